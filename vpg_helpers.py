@@ -1,0 +1,591 @@
+"""Vanilla Policy Gradient on CartPole: the algorithm of the lessons, and what the lessons lean on.
+
+In reading order: (1) the six functions that the notebooks build, (2) the same algorithm on many environments
+and many seeds at once, (3) pictures. `python vpg_helpers.py` trains one agent and prints a line an epoch.
+"""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+# ----------------------------------------------------------------------------------------------------------
+# 1. The reference algorithm: six functions, as lessons 01 to 05 build them.
+#    Each first refuses what it cannot work with; the lessons leave those calls out, and nothing else.
+# ----------------------------------------------------------------------------------------------------------
+
+
+def create_model(number_observation_features: int, number_actions: int, hidden_units: int = 32) -> nn.Module:
+    """Build the network that turns observations into logits, one logit per action.
+
+    Observations have shape (..., number_observation_features), logits (..., number_actions).
+    """
+    _refuse_bad_sizes(number_observation_features, number_actions, hidden_units)
+    return nn.Sequential(
+        nn.Linear(number_observation_features, hidden_units),
+        nn.ReLU(),
+        nn.Linear(hidden_units, number_actions),
+    )
+
+
+def get_policy(model: nn.Module, observation: Tensor | np.ndarray) -> Categorical:
+    """Return the distribution over actions that the model gives for an observation.
+
+    One observation has shape (features,); a batch, (..., features), gives a batch of distributions.
+    """
+    _refuse_bad_observation(model, observation)
+    logits = model(torch.as_tensor(observation))
+    return Categorical(logits=logits)
+
+
+def get_action(policy: Categorical) -> tuple[np.ndarray, Tensor]:
+    """Sample an action; return it in the form env.step takes, with its log-probability.
+
+    Both have the policy's batch shape, () for one observation. The log-probability carries the gradient.
+    """
+    _refuse_bad_policy(policy)
+    action = policy.sample()
+    return action.numpy(), policy.log_prob(action)
+
+
+def calculate_loss(log_probabilities: Tensor, weights: Tensor) -> Tensor:
+    """Return the pseudo-loss, a scalar: minus the mean of log-probability times weight.
+
+    Both have shape (steps,). Its gradient points against the policy gradient; its value measures nothing.
+    """
+    _refuse_bad_loss_inputs(log_probabilities, weights)
+    return -(log_probabilities * weights).mean()
+
+
+def train_one_epoch(
+    env: gym.Env, model: nn.Module, optimizer: torch.optim.Optimizer, max_timesteps: int = 5_000
+) -> float:
+    """Play whole episodes until they hold max_timesteps, take one gradient step, return the mean return."""
+    _refuse_bad_epoch(env, max_timesteps)
+    observations, actions, weights, episode_returns = [], [], [], []
+    while len(weights) < max_timesteps:
+        observation, _ = env.reset()
+        rewards, done = [], False
+        while not done:
+            with torch.no_grad():
+                action, _ = get_action(get_policy(model, observation))
+            observations.append(observation)
+            actions.append(action)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            rewards.append(reward)
+            done = terminated or truncated
+        episode_returns.append(sum(rewards))
+        weights += [sum(rewards)] * len(rewards)
+    policy = get_policy(model, np.stack(observations))
+    log_probabilities = policy.log_prob(torch.as_tensor(np.stack(actions)))
+    loss = calculate_loss(log_probabilities, torch.tensor(weights, dtype=torch.float32))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return float(np.mean(episode_returns))
+
+
+def train(
+    epochs: int = 40,
+    max_timesteps: int = 5_000,
+    learning_rate: float = 1e-2,
+    seed: int = 0,
+    after_epoch: Callable[[nn.Module, list[float]], None] | None = None,
+) -> tuple[nn.Module, list[float]]:
+    """Train a new model on CartPole with 200 steps; return it with the mean return of every epoch.
+
+    The seed decides everything. After every epoch, after_epoch(model, mean_returns) is called, if given.
+    """
+    _refuse_bad_run(epochs, max_timesteps, learning_rate, [seed])
+    env = gym.make("CartPole-v1", max_episode_steps=200)
+    env.reset(seed=seed)
+    torch.manual_seed(seed)
+    model = create_model(env.observation_space.shape[0], env.action_space.n)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    mean_returns = []
+    for _ in range(epochs):
+        mean_returns.append(train_one_epoch(env, model, optimizer, max_timesteps))
+        if after_epoch:
+            after_epoch(model, mean_returns)
+    return model, mean_returns
+
+
+def _require(condition: bool, message: str, error: type[Exception] = ValueError):
+    if not condition:
+        raise error(message)
+
+
+def _require_counts(**counts):
+    for name, count in counts.items():
+        is_count = isinstance(count, (int, np.integer)) and not isinstance(count, bool) and count >= 1
+        _require(is_count, f"{name} is {count!r}; give a whole number, 1 or more")
+
+
+def _refuse_bad_sizes(number_observation_features, number_actions, hidden_units):
+    _require_counts(
+        number_observation_features=number_observation_features,
+        number_actions=number_actions,
+        hidden_units=hidden_units,
+    )
+
+
+def _refuse_bad_observation(model, observation):
+    features, shape = next(model.parameters()).shape[-1], tuple(np.shape(observation))
+    _require(
+        shape[-1:] == (features,),
+        f"the observation has shape {shape}; this model reads {features} features: give shape (..., {features})",
+    )
+
+
+def _refuse_bad_policy(policy):
+    _require(
+        isinstance(policy, Categorical),
+        f"the policy is a {type(policy).__name__}; give the Categorical that get_policy returns",
+        TypeError,
+    )
+
+
+def _refuse_bad_loss_inputs(log_probabilities, weights):
+    for name, value in {"log_probabilities": log_probabilities, "weights": weights}.items():
+        _require(isinstance(value, Tensor), f"{name} is a {type(value).__name__}; give a tensor", TypeError)
+    _require(
+        log_probabilities.shape == weights.shape and weights.numel() > 0,
+        f"log_probabilities has shape {tuple(log_probabilities.shape)}, weights {tuple(weights.shape)}; "
+        "give one weight per log-probability, at least one of each",
+    )
+    _require(
+        log_probabilities.requires_grad,
+        "log_probabilities carries no gradient; compute it from the model, outside torch.no_grad(), undetached",
+    )
+    _require(not weights.requires_grad, "weights carries a gradient; returns are data: detach them first")
+    _require(bool(torch.isfinite(weights).all()), "weights holds nan or infinity; look at the rewards")
+
+
+def _refuse_bad_epoch(env, max_timesteps):
+    _require_counts(max_timesteps=max_timesteps)
+    observations, actions = env.observation_space, env.action_space
+    _require(
+        isinstance(observations, gym.spaces.Box) and len(observations.shape) == 1,
+        f"the environment's observations are {observations}; expected a flat vector: a Box with one dimension",
+    )
+    _require(
+        isinstance(actions, gym.spaces.Discrete) and actions.start == 0,
+        f"the environment's actions are {actions}; expected Discrete actions, counted from 0",
+    )
+
+
+def _refuse_bad_run(epochs, max_timesteps, learning_rate, seeds):
+    _require_counts(epochs=epochs, max_timesteps=max_timesteps)
+    _require(
+        0 < learning_rate < math.inf,
+        f"learning_rate is {learning_rate!r}; give a finite number above 0, such as 0.01",
+    )
+    for seed in seeds:
+        is_seed = isinstance(seed, (int, np.integer)) and 0 <= seed < 2**31
+        _require(is_seed, f"the seed is {seed!r}; give a whole number from 0 to {2**31 - 1}")
+
+
+# ----------------------------------------------------------------------------------------------------------
+# 2. Batches: the same algorithm on many environments at once, for one seed or for many side by side.
+#    Physics stays Gymnasium's, the gradient PyTorch's; only the forward pass for sampling is NumPy.
+# ----------------------------------------------------------------------------------------------------------
+
+RANDOM_BLOCK = 50  # time steps whose random numbers are drawn together: one call instead of fifty
+
+
+class Episodes(NamedTuple):
+    """Whole episodes, one after the other: observations (steps, 4); actions, rewards (steps,); lengths (episodes,)."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    lengths: np.ndarray
+
+    def split(self, values: np.ndarray) -> list[np.ndarray]:
+        """Cut an array with one entry per step into one array per episode."""
+        return np.split(values, np.cumsum(self.lengths)[:-1])
+
+
+class History(NamedTuple):
+    """What train_seeds saw: a model per seed; mean_returns and timesteps (steps played), both (seeds, epochs)."""
+
+    models: list[nn.Module]
+    mean_returns: np.ndarray
+    timesteps: np.ndarray
+
+
+def whole_return(rewards: np.ndarray) -> np.ndarray:
+    """Weigh every step of an episode with the episode's return; rewards and weights have shape (steps,)."""
+    return np.full(len(rewards), rewards.sum())
+
+
+def make_cartpoles(number_of_environments: int) -> gym.vector.VectorEnv:
+    """Make Gymnasium's own vectorised CartPole, with 200 steps, as collect_episodes plays it."""
+    return gym.make_vec(
+        "CartPole-v1",
+        num_envs=number_of_environments,
+        vectorization_mode="vector_entry_point",
+        max_episode_steps=200,
+    )
+
+
+def collect_episodes(
+    env: gym.vector.VectorEnv,
+    models: Sequence[nn.Module],
+    generators: Sequence[np.random.Generator],
+    max_timesteps: int = 5_000,
+) -> list[Episodes]:
+    """Play whole episodes of every model side by side, until each model's hold max_timesteps.
+
+    env comes from make_cartpoles; its environments are shared out evenly among the models. The rule is the
+    plain loop's: where an episode has ended, another starts while its model's steps, unfinished episodes
+    included, are fewer than max_timesteps; every episode that was started is finished and counted, so that
+    short ones are not favored. What a model plays depends on its own generator, not on the other models.
+    """
+    _refuse_bad_batch(env, models, generators, max_timesteps)
+    shape = (len(models), env.num_envs // len(models))
+    logit_difference = _stack_models(models)
+    observation, _ = env.reset()
+    starting, playing, resetting = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
+    steps, record = np.zeros((len(models), 1), int), []
+    while (starting | playing | resetting).any():
+        block_step = len(record) % RANDOM_BLOCK
+        if block_step == 0:
+            thresholds, starts = _draw_random_block(generators, shape[1])
+        if starting.any():
+            # Gymnasium draws all starts from one stream; here each model's come from its own.
+            started = starting.ravel()
+            env.unwrapped.state[:, started] = starts[block_step][:, started]
+            observation[started] = starts[block_step][:, started].T
+            playing = playing | starting
+        # sigmoid(d) > u for a uniform u, written with tanh, which cannot overflow
+        action = np.tanh(logit_difference(observation.reshape(*shape, 4)) / 2) > thresholds[block_step]
+        next_observation, reward, terminated, truncated, _ = env.step(action.ravel().astype(np.int64))
+        ended = playing & (terminated | truncated).reshape(shape)
+        record.append((observation, action, reward, playing, ended))
+        observation, playing = next_observation, playing & ~ended
+        steps += record[-1][3].sum(axis=1, keepdims=True)
+        # The step after an episode's end only resets the environment: nobody's action, no reward, not counted.
+        starting, resetting = resetting & (steps < max_timesteps), ended
+    return list(_cut_into_episodes(record, shape))
+
+
+def train_seeds(
+    seeds: Sequence[int],
+    epochs: int = 40,
+    max_timesteps: int = 5_000,
+    learning_rate: float = 1e-2,
+    hidden_units: int = 32,
+    number_of_environments: int = 32,
+    weigh_episode: Callable[[np.ndarray], np.ndarray] = whole_return,
+    after_epoch: Callable[[list[nn.Module], np.ndarray], None] | None = None,
+) -> History:
+    """Train one model per seed on CartPole with 200 steps, all side by side.
+
+    number_of_environments is per seed. weigh_episode maps an episode's rewards to one weight per step.
+    A seed's curve depends on that seed alone. After every epoch, after_epoch(models, mean_returns so far) is
+    called, if given; mean_returns has shape (seeds, epochs so far).
+    """
+    _refuse_bad_run(epochs, max_timesteps, learning_rate, seeds)
+    _require_counts(number_of_seeds=len(seeds), number_of_environments=number_of_environments)
+    env = make_cartpoles(len(seeds) * number_of_environments)
+    models = [_create_seeded_model(seed, hidden_units) for seed in seeds]
+    optimizers = [torch.optim.Adam(model.parameters(), lr=learning_rate) for model in models]
+    mean_returns, timesteps = np.zeros((len(seeds), epochs)), np.zeros((len(seeds), epochs), int)
+    for epoch in range(epochs):
+        generators = [np.random.default_rng((seed, epoch)) for seed in seeds]
+        batch = collect_episodes(env, models, generators, max_timesteps)
+        for run, episodes in enumerate(batch):
+            take_gradient_step(models[run], optimizers[run], episodes, weigh_episode)
+            mean_returns[run, epoch] = episodes.rewards.sum() / len(episodes.lengths)
+            timesteps[run, epoch] = len(episodes.rewards)
+        if after_epoch:
+            after_epoch(models, mean_returns[:, : epoch + 1])
+    return History(models, mean_returns, timesteps)
+
+
+def take_gradient_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    episodes: Episodes,
+    weigh_episode: Callable[[np.ndarray], np.ndarray] = whole_return,
+):
+    """Take the gradient step that train_one_epoch takes, on episodes that were collected before."""
+    weights = np.concatenate([weigh_episode(rewards) for rewards in episodes.split(episodes.rewards)])
+    log_probabilities = get_policy(model, episodes.observations).log_prob(torch.as_tensor(episodes.actions))
+    loss = calculate_loss(log_probabilities, torch.as_tensor(weights, dtype=torch.float32))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _create_seeded_model(seed, hidden_units):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return create_model(4, 2, hidden_units)
+
+
+def _stack_models(models):
+    """Return the function from observations (models, environments, 4) to logit of right minus logit of left."""
+    stacked = zip(*(model.parameters() for model in models), strict=True)
+    first_weight, first_bias, last_weight, last_bias = (
+        np.stack([parameter.detach().numpy() for parameter in parameters]) for parameters in stacked
+    )
+    first_weight, first_bias = np.ascontiguousarray(first_weight.swapaxes(1, 2)), first_bias[:, np.newaxis]
+    last_weight, last_bias = np.diff(last_weight, axis=1).swapaxes(1, 2), np.diff(last_bias)
+
+    def logit_difference(observations):
+        hidden = np.maximum(observations @ first_weight + first_bias, 0)
+        return (hidden @ last_weight)[..., 0] + last_bias
+
+    return logit_difference
+
+
+def _draw_random_block(generators, environments):
+    """Draw for RANDOM_BLOCK steps: a threshold in [-1, 1) per action, a starting state in case one is needed."""
+    block = [generator.random((RANDOM_BLOCK, 5, environments), dtype=np.float32) for generator in generators]
+    uniform = 2 * np.stack(block, axis=2) - 1
+    return uniform[:, 0], 0.05 * uniform[:, 1:].reshape(RANDOM_BLOCK, 4, -1)
+
+
+def _cut_into_episodes(record, shape):
+    observations, actions, rewards, playing, ended = (np.stack(column) for column in zip(*record, strict=True))
+    observations, rewards = observations.reshape(-1, *shape, 4), rewards.reshape(-1, *shape)
+    for run in range(shape[0]):
+        # Environment first, then time: the steps of an episode lie side by side.
+        played = playing[:, run].T
+        last_steps = np.flatnonzero(ended[:, run].T[played])
+        yield Episodes(
+            observations[:, run].swapaxes(0, 1)[played],
+            actions[:, run].T[played].astype(np.int64),
+            rewards[:, run].T[played],
+            np.diff(last_steps, prepend=-1),
+        )
+
+
+def _refuse_bad_batch(env, models, generators, max_timesteps):
+    _require_counts(max_timesteps=max_timesteps, number_of_models=len(models))
+    is_cartpole = isinstance(env, gym.vector.VectorEnv) and type(env.unwrapped).__name__ == "CartPoleVectorEnv"
+    _require(is_cartpole, f"env is {env}; give the vectorised CartPole that make_cartpoles returns")
+    _require(
+        env.num_envs % len(models) == 0 and len(generators) == len(models),
+        f"{env.num_envs} environments and {len(generators)} generators for {len(models)} models; "
+        "give every model as many environments as the others, and one generator",
+    )
+    for model in models:
+        layers = [type(layer) for layer in model.children()]
+        _require(
+            layers == [nn.Linear, nn.ReLU, nn.Linear] and model[0].in_features == 4 and model[2].out_features == 2,
+            f"the model is {model}; batches play what create_model(4, 2) builds",
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------
+# 3. Pictures: data in, a figure out. None needs a display, a game library or pyplot's global state.
+#    Colors are Okabe and Ito's, which stay apart under every common color blindness.
+# ----------------------------------------------------------------------------------------------------------
+
+BLUE, VERMILLION, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#595959"
+FALL_ANGLE, TRACK_END = math.radians(12), 2.4  # rad, m: where CartPole's episodes terminate
+
+
+class Picture(Figure):
+    """A matplotlib figure that shows itself in a notebook and describes itself where it can't be seen."""
+
+    def __init__(self, description: str, width: float = 7, height: float = 3):
+        super().__init__(figsize=(width, height), dpi=90, layout="constrained", facecolor="white")
+        self.description = description
+
+    def __repr__(self):
+        return self.description
+
+    def _repr_png_(self):
+        png = io.BytesIO()
+        self.savefig(png, format="png")
+        return png.getvalue()
+
+
+class Animation(NamedTuple):
+    """An animated PNG and the sentence that describes it; a notebook plays it."""
+
+    png: bytes
+    description: str
+
+    def __repr__(self):
+        return self.description
+
+    def _repr_png_(self):
+        return self.png
+
+
+def plot_cart(observation: Sequence[float], ax: Axes | None = None) -> Figure:
+    """Draw the cart and pole of one observation to scale, the four numbers labeled; angles in radians."""
+    position, velocity, angle, angular_velocity = observation
+    ax = (
+        ax or Picture("The cart on its track, the pole leaning, and the four numbers of the observation.").add_subplot()
+    )
+    tip = position + math.sin(angle), 0.2 + math.cos(angle)
+    ax.plot([-TRACK_END, TRACK_END], [0, 0], color="black", lw=1)
+    ax.add_patch(Rectangle((position - 0.25, 0), 0.5, 0.2, color=BLUE))
+    ax.plot([position, tip[0]], [0.2, tip[1]], color=VERMILLION, lw=6, solid_capstyle="round")
+    ax.plot([position, position], [0.2, 1.2], color=GRAY, lw=1, ls=":")
+    arrow = {"arrowstyle": "-|>", "color": "black"}
+    ax.annotate("", (position + 0.3 + velocity, 0.1), (position + 0.27, 0.1), arrowprops=arrow)
+    ax.text(position + 0.35, -0.05, f"ẋ = {velocity:.2f} m/s", va="top")
+    ax.annotate("", (tip[0] + angular_velocity, tip[1]), tip, arrowprops=arrow)
+    ax.text(tip[0] + 0.12, tip[1] + 0.04, f"θ̇ = {angular_velocity:.2f} rad/s", va="bottom")
+    ax.text(position - 0.1, 0.8, f"θ = {angle:.2f} rad", ha="right")
+    ax.text(position - 0.3, -0.05, f"x = {position:.2f} m", va="top", ha="right")
+    for end in (-TRACK_END, TRACK_END):
+        ax.plot([end, end], [-0.1, 0.3], color=GRAY, lw=1, ls="--")
+        ax.text(end, 0.35, f"{end:+.1f} m", ha="center", color=GRAY)
+    ax.set(xlim=(-2.9, 2.9), ylim=(-0.25, 1.45), aspect="equal")
+    ax.axis("off")
+    return ax.figure
+
+
+def animate_episode(observations: np.ndarray, title: str, scale: int = 60) -> Animation:
+    """Draw an episode, observations of shape (steps, 4), as an animated PNG: real time, scale pixels a meter."""
+    _require(np.ndim(observations) == 2, f"the observations have shape {np.shape(observations)}; give (steps, 4)")
+    frames = [_draw_frame(observation, f"{title}: step {t}", scale) for t, observation in enumerate(observations, 1)]
+    png = io.BytesIO()
+    # CartPole's steps are 20 ms apart; the last frame stays for a second and a half before the loop.
+    durations = [20] * (len(frames) - 1) + [1_500]
+    frames[0].save(png, format="PNG", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    return Animation(png.getvalue(), f"Animation, {title}: the cart moves and the pole swings until the episode ends.")
+
+
+def _draw_frame(observation, caption, scale):
+    width, ground = int(2.2 * TRACK_END * scale), int(1.75 * scale)
+    frame = Image.new("P", (width, ground + scale // 4))
+    frame.putpalette([255, 255, 255, 0, 0, 0, 0, 114, 178, 213, 94, 0, 89, 89, 89])
+    black, blue, vermillion, gray = range(1, 5)
+    draw, x = ImageDraw.Draw(frame), width / 2 + observation[0] * scale
+    pivot = x, ground - 0.2 * scale
+    draw.line([0, ground, width, ground], fill=black)
+    for end in (-TRACK_END, TRACK_END):
+        draw.line([width / 2 + end * scale, ground - 0.2 * scale, width / 2 + end * scale, ground], fill=gray, width=2)
+    for limit in (-FALL_ANGLE, FALL_ANGLE):
+        east, north = math.sin(limit) * scale, math.cos(limit) * scale
+        draw.line([x + 0.85 * east, pivot[1] - 0.85 * north, x + east, pivot[1] - north], fill=gray)
+    draw.rectangle([x - 0.25 * scale, pivot[1], x + 0.25 * scale, ground - 1], fill=blue)
+    tip = pivot[0] + math.sin(observation[2]) * scale, pivot[1] - math.cos(observation[2]) * scale
+    draw.line([*pivot, *tip], fill=vermillion, width=scale // 10)
+    draw.text((4, 2), caption, fill=black)
+    return frame
+
+
+def plot_probabilities(probabilities: np.ndarray, ax: Axes | None = None, names=("left", "right")) -> Figure:
+    """Draw one policy as bars; probabilities has shape (actions,)."""
+    ax = ax or Picture("Bars: the probability of each action.", 3, 2.4).add_subplot()
+    bars = ax.bar(names, probabilities, color=[BLUE, VERMILLION], width=0.6)
+    ax.bar_label(bars, fmt="%.2f")
+    ax.set(ylim=(0, 1.15), ylabel="probability")
+    return ax.figure
+
+
+def plot_policy_map(model: nn.Module, ax: Axes | None = None) -> Figure:
+    """Draw the probability of pushing right over pole angle and angular velocity, the cart at rest at x = 0."""
+    ax = (
+        ax
+        or Picture("Map: the probability of pushing right, by pole angle and angular velocity.", 4.6, 3.4).add_subplot()
+    )
+    angles, velocities = np.meshgrid(np.linspace(-12, 12, 61), np.linspace(-2, 2, 61))
+    observations = np.zeros((61, 61, 4), np.float32)
+    observations[..., 2], observations[..., 3] = np.radians(angles), velocities
+    with torch.no_grad():
+        right = get_policy(model, observations).probs[..., 1].numpy()
+    colors = LinearSegmentedColormap.from_list("left to right", [BLUE, "white", VERMILLION])
+    image = ax.pcolormesh(angles, velocities, right, cmap=colors, vmin=0, vmax=1)
+    ax.contour(angles, velocities, right, levels=[0.5], colors="black", linewidths=1)
+    ax.figure.colorbar(image, ax=ax, label="P(push right)")
+    ax.set(xlabel="pole angle θ (degrees)", ylabel="angular velocity θ̇ (rad/s)")
+    return ax.figure
+
+
+def plot_curves(x: np.ndarray, curves: np.ndarray, low, high, label: str, color: str, ax: Axes) -> Figure:
+    """Draw every curve faint, their mean strong, and a band from low to high; curves has shape (seeds, points)."""
+    ax.plot(x, curves.T, color=color, alpha=0.2, lw=0.7)
+    ax.fill_between(x, low, high, color=color, alpha=0.3, lw=0)
+    ax.plot(x, curves.mean(axis=0), color=color, lw=2, label=label)
+    ax.legend(loc="lower right")
+    return ax.figure
+
+
+def share_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval for a share, such as of seeds that reach 180.
+
+    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
+    """
+    _require_counts(trials=trials)
+    _require(0 <= successes <= trials, f"{successes} successes in {trials} trials; give 0 to {trials}")
+    z, share = 1.96, successes / trials
+    center = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half_width = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
+    return center - half_width, center + half_width
+
+
+class LiveCurve:
+    """A learning curve and progress bar that follow a training; hand it to train or train_seeds as after_epoch.
+
+    It keeps what it was last given, so that model and mean_returns survive an interrupted training.
+    """
+
+    def __init__(self, epochs: int, goal: float = 180, best: float = 200):
+        _require_counts(epochs=epochs)
+        self.epochs, self.goal, self.best = epochs, goal, best
+        self.model, self.mean_returns, self.shown = None, [], None
+
+    def __call__(self, model: nn.Module | list[nn.Module], mean_returns: Sequence[float] | np.ndarray):
+        """Redraw; mean_returns has shape (epochs so far,) or (seeds, epochs so far)."""
+        self.model, self.mean_returns = model, mean_returns
+        if self.shown is None:
+            self.shown = display(self, display_id=True)
+        else:
+            self.shown.update(self)
+
+    def __repr__(self):
+        return "Live learning curve: the mean return of every epoch."
+
+    def _repr_html_(self):
+        curves = np.atleast_2d(self.mean_returns)
+        done = curves.shape[1]
+        x, height = 40 + 400 * np.arange(1, done + 1) / self.epochs, lambda value: 150 - 140 * value / self.best
+        lines = [(curve, 1, 0.3) for curve in curves] * (len(curves) > 1) + [(curves.mean(axis=0), 2, 1)]
+        paths = "".join(
+            f'<polyline points="{" ".join(f"{a:.1f},{height(b):.1f}" for a, b in zip(x, line, strict=True))}" '
+            f'fill="none" stroke="{BLUE}" stroke-width="{width}" opacity="{opacity}"/>'
+            for line, width, opacity in lines
+        )
+        ticks = "".join(
+            f'<text x="34" y="{height(v) + 4:.0f}" text-anchor="end">{v:g}</text>' for v in (0, 100, self.best)
+        )
+        return (
+            f'<svg width="460" height="190" role="img" aria-label="{self!r}" fill="currentColor" font-size="11">'
+            f'<path d="M40 10V150H440" fill="none" stroke="currentColor"/>{ticks}{paths}'
+            f'<path d="M40 {height(self.goal):.0f}H440" stroke="currentColor" stroke-dasharray="4"/>'
+            f'<rect x="40" y="158" width="400" height="6" fill="none" stroke="currentColor"/>'
+            f'<rect x="40" y="158" width="{400 * done / self.epochs:.0f}" height="6" fill="{BLUE}"/>'
+            f'<text x="40" y="182">epoch {done} of {self.epochs}, mean return {curves[:, -1].mean():.0f}; '
+            f"dashed: {self.goal:g}</text></svg>"
+        )
+
+
+def _print_epoch(model, mean_returns):
+    print(f"epoch {len(mean_returns):2d}   mean return {mean_returns[-1]:6.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    train(after_epoch=_print_epoch)

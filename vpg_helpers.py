@@ -142,10 +142,15 @@ def _refuse_bad_sizes(number_observation_features, number_actions, hidden_units)
 
 
 def _refuse_bad_observation(model, observation):
-    features, shape = next(model.parameters()).shape[-1], tuple(np.shape(observation))
+    parameter, shape = next(model.parameters()), tuple(np.shape(observation))
+    features, dtype = parameter.shape[-1], str(torch.as_tensor(observation).dtype)
     _require(
         shape[-1:] == (features,),
         f"the observation has shape {shape}; this model reads {features} features: give shape (..., {features})",
+    )
+    _require(
+        dtype == str(parameter.dtype),
+        f"the observation is {dtype}, the model's parameters are {parameter.dtype}; convert the observation",
     )
 
 

@@ -4,6 +4,7 @@ In reading order: (1) the six functions that the notebooks build, (2) the same a
 and many seeds at once, (3) pictures. `python vpg_helpers.py` trains one agent and prints a line an epoch.
 """
 
+import argparse
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -437,6 +438,7 @@ class Animation(NamedTuple):
 
 def plot_cart(observation: Sequence[float], ax: Axes | None = None) -> Figure:
     """Draw the cart and pole of one observation to scale, the four numbers labeled; angles in radians."""
+    _require(np.shape(observation) == (4,), f"the observation has shape {np.shape(observation)}; give (4,)")
     position, velocity, angle, angular_velocity = observation
     ax = (
         ax or Picture("The cart on its track, the pole leaning, and the four numbers of the observation.").add_subplot()
@@ -463,12 +465,15 @@ def plot_cart(observation: Sequence[float], ax: Axes | None = None) -> Figure:
 
 def animate_episode(observations: np.ndarray, title: str, scale: int = 60) -> Animation:
     """Draw an episode, observations of shape (steps, 4), as an animated PNG: real time, scale pixels a meter."""
-    _require(np.ndim(observations) == 2, f"the observations have shape {np.shape(observations)}; give (steps, 4)")
-    frames = [_draw_frame(observation, f"{title}: step {t}", scale) for t, observation in enumerate(observations, 1)]
+    shape = np.shape(observations)
+    _require(len(shape) == 2 and shape[0] > 0 and shape[1] == 4, f"observations has shape {shape}; give (steps, 4)")
+    captions = [f"{title}: {step // 10 * 10} steps" for step in range(1, shape[0])] + [f"{title}: {shape[0]} steps"]
+    frames = [_draw_frame(*pair, scale) for pair in zip(observations, captions, strict=True)]
     png = io.BytesIO()
     # CartPole's steps are 20 ms apart; the last frame stays for a second and a half before the loop.
     durations = [20] * (len(frames) - 1) + [1_500]
-    frames[0].save(png, format="PNG", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    animated = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
+    frames[0].save(png, format="PNG", compress_level=9, **animated)
     return Animation(png.getvalue(), f"Animation, {title}: the cart moves and the pole swings until the episode ends.")
 
 
@@ -539,7 +544,7 @@ def share_interval(successes: int, trials: int) -> tuple[float, float]:
     z, share = 1.96, successes / trials
     center = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half_width = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
-    return center - half_width, center + half_width
+    return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
 class LiveCurve:
@@ -588,9 +593,19 @@ class LiveCurve:
         )
 
 
-def _print_epoch(model, mean_returns):
-    print(f"epoch {len(mean_returns):2d}   mean return {mean_returns[-1]:6.2f}", flush=True)
+def main(arguments: Sequence[str] | None = None):
+    """Train one agent with the plain loop and print a line an epoch."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--max-timesteps", type=int, default=5_000, help="steps an epoch, at least")
+    parser.add_argument("--seed", type=int, default=0)
+    settings = parser.parse_args(arguments)
+
+    def print_epoch(model, mean_returns):
+        print(f"epoch {len(mean_returns):2d}   mean return {mean_returns[-1]:6.2f}", flush=True)
+
+    train(settings.epochs, settings.max_timesteps, seed=settings.seed, after_epoch=print_epoch)
 
 
 if __name__ == "__main__":
-    train(after_epoch=_print_epoch)
+    main()

@@ -7,6 +7,7 @@ A second execution of a lesson without training leaves the file byte for byte as
 no widget state is kept and streams are merged.
 """
 
+import base64
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,25 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+
+# The README shows two pictures out of the lessons: file name -> (lesson, how its description begins).
+README_PICTURES = {
+    "after_training.png": ("05_training.ipynb", "Animation, After training"),
+    "learning_curves.png": ("06_learning_curves.ipynb", "Three panels: two recipes"),
+}
+
+
+def picture_from_lesson(name: str) -> bytes:
+    """Return the PNG that the lesson's committed output holds."""
+    lesson, description = README_PICTURES[name]
+    for cell in nbformat.read(NOTEBOOKS / lesson, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if data.get("text/plain", "").startswith(description):
+                return base64.b64decode(data["image/png"])
+    raise LookupError(f"{lesson} has no picture whose description begins with {description!r}")
 
 
 def execute(path: Path) -> None:
@@ -37,11 +56,13 @@ def execute(path: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Execute the notebooks named, or every lesson, and say how long each one took."""
+    """Execute the notebooks named, or every lesson; say how long each took; renew the README's pictures."""
     for path in [Path(argument) for argument in arguments] or sorted(NOTEBOOKS.glob("*.ipynb")):
         start = time.perf_counter()
         execute(path.resolve())
         print(f"{path.name}: {time.perf_counter() - start:.1f} s", flush=True)
+    for name in README_PICTURES:
+        (ROOT / ".github" / name).write_bytes(picture_from_lesson(name))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,182 @@
+"""The lessons as documents: well formed, executed, readable, and building what vpg_helpers.py holds."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SIX_FUNCTIONS = {
+    "create_model": "01_model",
+    "get_policy": "02_policy",
+    "get_action": "03_action",
+    "calculate_loss": "04_pseudo_loss",
+    "train_one_epoch": "05_training",
+    "train": "05_training",
+}
+MACHINE = re.compile(r"/home/|/root/|/tmp/|/Users/|\\Users\\|0x[0-9a-f]{6,}|site-packages")
+KNOWN_TAGS = {"exercise", "check", "nbval-ignore-output"}
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook, tag=None):
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return cells if tag is None else [cell for cell in cells if tag in cell.metadata.get("tags", [])]
+
+
+def functions(source):
+    return {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+
+
+def without_refusals(function):
+    """Drop the statements that refuse bad input: the one thing that the helper's definitions have on top."""
+    function.body = [
+        statement
+        for statement in function.body
+        if not (
+            isinstance(statement, ast.Expr)
+            and isinstance(statement.value, ast.Call)
+            and getattr(statement.value.func, "id", "").startswith("_refuse_bad_")
+        )
+    ]
+    return function
+
+
+@pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
+def lesson(request):
+    return read(request.param)
+
+
+def test_the_six_lessons_are_there():
+    expected = ["01_model", "02_policy", "03_action", "04_pseudo_loss", "05_training", "06_learning_curves"]
+    assert [path.stem for path in LESSONS] == expected
+
+
+@pytest.mark.parametrize(("name", "lesson_name"), SIX_FUNCTIONS.items())
+def test_lesson_and_helper_define_the_same_function(name, lesson_name):
+    helper = without_refusals(functions((ROOT / "vpg_helpers.py").read_text())[name])
+    cells = code_cells(read(ROOT / "notebooks" / f"{lesson_name}.ipynb"), "exercise")
+    (taught,) = [functions(cell.source)[name] for cell in cells if name in functions(cell.source)]
+    assert ast.unparse(taught) == ast.unparse(helper)
+
+
+def test_the_helper_s_six_functions_stand_together_and_in_order():
+    names = list(functions((ROOT / "vpg_helpers.py").read_text()))
+    assert names[:6] == list(SIX_FUNCTIONS)
+
+
+def test_an_exercise_holds_one_function_and_its_check_follows(lesson):
+    cells = code_cells(lesson)
+    for cell, following in zip(cells, cells[1:], strict=False):
+        if "exercise" in cell.metadata.get("tags", []):
+            (name,) = functions(cell.source)
+            assert len(ast.parse(cell.source).body) == 1
+            assert "check" in following.metadata.get("tags", []) and name in following.source
+
+
+def test_a_check_asserts_and_says_what_is_wrong(lesson):
+    for cell in code_cells(lesson, "check"):
+        asserts = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Assert)]
+        assert asserts and all(node.msg is not None for node in asserts)
+
+
+def test_executed_in_order_without_errors_or_stderr(lesson):
+    assert [cell.execution_count for cell in code_cells(lesson)] == list(range(1, len(code_cells(lesson)) + 1))
+    for cell in code_cells(lesson):
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.get("text")
+
+
+def test_nothing_of_the_machine_that_ran_it_is_left(lesson):
+    assert set(lesson.metadata) == {"kernelspec", "language_info"}
+    for cell in lesson.cells:
+        assert set(cell.metadata) <= {"tags"} and set(cell.metadata.get("tags", [])) <= KNOWN_TAGS
+        texts = [cell.source]
+        for output in cell.get("outputs", []):
+            texts += [output.get("text", "")] + [
+                text for kind, text in output.get("data", {}).items() if kind.startswith("text/")
+            ]
+        assert not MACHINE.search("\n".join(texts)), cell.source
+
+
+def test_every_picture_has_a_sentence_in_its_place(lesson):
+    for cell in code_cells(lesson):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data:
+                assert re.fullmatch(r"[A-Z].{20,}[.]", data["text/plain"]), data["text/plain"]
+            if "text/html" in data:
+                assert 'role="img"' in data["text/html"] and 'aria-label="' in data["text/html"]
+    for cell in lesson.cells:
+        assert "![](" not in cell.source and "<img" not in cell.source
+
+
+def test_sentences_stand_between_code_cells(lesson):
+    kinds = [cell.cell_type for cell in lesson.cells]
+    assert all("code" != a or "code" != b for a, b in zip(kinds, kinds[1:], strict=False))
+    assert kinds[0] == kinds[-1] == "markdown"
+
+
+def test_cells_are_short_and_plain(lesson):
+    sources = [cell.source for cell in code_cells(lesson)]
+    assert all(sum(bool(line.strip()) for line in source.splitlines()) <= 25 for source in sources)
+    assert not any("filterwarnings" in source or "import *" in source for source in sources)
+
+
+def test_opening_and_ending_hold_what_a_reader_needs(lesson):
+    first, last = lesson.cells[0].source, lesson.cells[-1].source
+    assert len(first.split()) <= 150
+    assert re.match(r"# \d\. .+\?\n", first) and "**Time:**" in first and "**You need:**" in first
+    assert "## Words for this lesson" in "\n".join(cell.source for cell in lesson.cells)
+    for heading in ("**Recap**", "**Three questions**", "**In Spinning Up:**", "**Next:**"):
+        assert heading in last
+    assert last.count("<details>") == 3
+    assert "https://spinningup.openai.com/en/latest/spinningup/rl_intro" in last
+
+
+def test_predictions_have_folded_answers(lesson):
+    predictions = [cell.source for cell in lesson.cells if "**Predict first.**" in cell.source]
+    assert predictions
+    for source in predictions:
+        assert source.count("**Predict first.**") <= source.count("<details><summary>Answer</summary>")
+
+
+def test_links_between_files_resolve():
+    for path in [*LESSONS, ROOT / "README.md"]:
+        for target in re.findall(r"\]\(([^)#\s]+)\)", path.read_text()):
+            if not target.startswith(("http", "mailto")):
+                assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_notebooks_stay_small():
+    assert all(path.stat().st_size <= 1024 * 1024 for path in LESSONS)
+
+
+def test_ruff_has_nothing_to_say():
+    for command in (["check"], ["format", "--check"]):
+        said = subprocess.run([sys.executable, "-m", "ruff", *command, str(ROOT)], capture_output=True, text=True)
+        assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_executing_again_changes_nothing(tmp_path):
+    """A lesson without training comes out of tests/execute_notebooks.py byte for byte as it went in."""
+    copy = tmp_path / "02_policy.ipynb"
+    copy.write_bytes((ROOT / "notebooks" / copy.name).read_bytes())
+    before = read(copy)
+    subprocess.run([sys.executable, str(ROOT / "tests" / "execute_notebooks.py"), str(copy)], check=True)
+    after = read(copy)
+    for notebook in (before, after):
+        for cell in code_cells(notebook):
+            for output in cell.outputs:
+                # another version of matplotlib may draw another pixel; everything else is compared
+                output.get("data", {}).pop("image/png", None)
+    assert after == before

@@ -1,0 +1,148 @@
+"""What pictures show, read back from the figure; and that each one says what it shows."""
+
+import io
+import math
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vpg_helpers as vpg
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return vpg.create_model(4, 2)
+
+
+def test_pictures_show_and_describe_themselves(model):
+    figures = [vpg.plot_cart([-0.6, 0.5, 0.15, 0.4]), vpg.plot_policy_map(model), vpg.plot_probabilities([0.2, 0.8])]
+    for figure in figures:
+        png = Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")
+        assert min(png.size) > 100
+        assert png.getpixel((0, 0)) == (255, 255, 255), "opaque white, legible in a dark theme"
+        assert len(repr(figure)) > 20 and "0x" not in repr(figure)
+
+
+def test_drawing_functions_draw_into_the_axes_they_are_given(model):
+    picture = vpg.Picture("Three panels.")
+    axes = picture.subplots(1, 3)
+    assert vpg.plot_cart([0, 0, 0, 0], axes[0]) is picture
+    assert vpg.plot_policy_map(model, axes[1]) is picture
+    assert vpg.plot_probabilities([0.5, 0.5], axes[2]) is picture
+
+
+def test_policy_map_holds_the_policy(model):
+    figure = vpg.plot_policy_map(model)
+    values = figure.axes[0].collections[0].get_array().reshape(61, 61)
+    # Row 50 is an angular velocity of -2 + 50 * 4/60 rad/s, column 10 an angle of -12 + 10 * 24/60 degrees.
+    observation = torch.tensor([0.0, 0.0, math.radians(-8.0), -2 + 50 / 15])
+    assert values[50, 10] == pytest.approx(vpg.get_policy(model, observation).probs[1].item(), abs=1e-6)
+
+
+def test_bars_have_the_height_of_the_probabilities():
+    bars = vpg.plot_probabilities(np.array([0.3, 0.7])).axes[0].patches
+    assert [bar.get_height() for bar in bars] == [0.3, 0.7]
+
+
+def test_curves_show_every_seed_the_mean_and_the_band():
+    curves = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]])
+    ax = vpg.Picture("Curves.").add_subplot()
+    vpg.plot_curves(np.arange(3), curves, curves.min(axis=0), curves.max(axis=0), "two seeds", vpg.BLUE, ax)
+    drawn = [line.get_ydata().tolist() for line in ax.lines]
+    assert drawn == [[1, 2, 3], [3, 4, 5], [2, 3, 4]]
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == 1 and band[:, 1].max() == 5
+
+
+def test_animation_is_one_frame_a_step_in_real_time_and_small():
+    observations = np.zeros((200, 4))
+    observations[:, 0] = np.sin(np.arange(200) / 20)
+    observations[:, 2] = 0.2 * np.sin(np.arange(200) / 7)
+    animation = vpg.animate_episode(observations, "Swinging")
+    image = Image.open(io.BytesIO(animation.png))
+    assert image.n_frames == 200
+    durations = []
+    for frame in range(200):
+        image.seek(frame)
+        durations.append(image.info["duration"])
+    assert set(durations[:-1]) == {20.0} and durations[-1] > 1_000
+    assert len(animation._repr_png_()) <= 40_000
+    assert "Swinging" in repr(animation)
+
+
+def test_animation_follows_the_cart():
+    frames = np.zeros((2, 4))
+    frames[1, 0] = 1.0
+    image = Image.open(io.BytesIO(vpg.animate_episode(frames, "", scale=60).png))
+    centers = []
+    for frame in range(2):
+        image.seek(frame)
+        pixels = np.array(image.convert("RGB"))
+        centers.append(np.nonzero(np.all(pixels == (0, 114, 178), axis=2))[1].mean())
+    assert centers[1] - centers[0] == pytest.approx(60, abs=1)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (8, 32)])
+def test_share_interval_solves_its_equation(successes, trials):
+    """Wilson's bounds are the shares p for which |k/n - p| is 1.96 standard errors of p itself."""
+    for bound in vpg.share_interval(successes, trials):
+        assert abs(successes / trials - bound) == pytest.approx(1.96 * math.sqrt(bound * (1 - bound) / trials))
+    low, high = vpg.share_interval(successes, trials)
+    assert low < high
+
+
+class Recorder:
+    """Stands in for IPython's display: keeps what is shown and updated."""
+
+    def __init__(self):
+        self.shown = []
+
+    def __call__(self, shown, display_id):
+        self.shown.append(shown._repr_html_())
+        return self
+
+    def update(self, shown):
+        self.shown.append(shown._repr_html_())
+
+
+def test_live_curve_follows_training_and_keeps_what_it_saw(monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setattr(vpg, "display", recorder)
+    curve = vpg.LiveCurve(2)
+    history = vpg.train_seeds([0, 1], epochs=2, max_timesteps=100, after_epoch=curve)
+    assert len(recorder.shown) == 2
+    assert curve.model == history.models
+    np.testing.assert_array_equal(curve.mean_returns, history.mean_returns)
+    for epoch, html in enumerate(recorder.shown, 1):
+        svg = ElementTree.fromstring(html)
+        assert svg.get("role") == "img" and svg.get("aria-label")
+        assert f"epoch {epoch} of 2" in "".join(svg.itertext())
+        lines = svg.findall("polyline")
+        assert [len(line.get("points").split()) for line in lines] == [epoch] * 3, "two seeds and their mean"
+
+
+def test_live_curve_follows_the_plain_loop_too(monkeypatch):
+    monkeypatch.setattr(vpg, "display", Recorder())
+    curve = vpg.LiveCurve(2)
+    _, returns = vpg.train(epochs=2, max_timesteps=20, after_epoch=curve)
+    assert curve.mean_returns == returns
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: vpg.animate_episode(np.zeros(4), "one"), r"shape \(4,\)"),
+        (lambda: vpg.animate_episode(np.zeros((0, 4)), "none"), r"shape \(0, 4\)"),
+        (lambda: vpg.share_interval(1, 0), "trials is 0"),
+        (lambda: vpg.share_interval(5, 4), "5 successes in 4 trials"),
+        (lambda: vpg.LiveCurve(0), "epochs is 0"),
+        (lambda: vpg.plot_cart([0, 0, 0]), r"shape \(3,\)"),
+    ],
+)
+def test_bad_input_is_refused_at_once(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

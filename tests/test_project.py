@@ -1,0 +1,82 @@
+"""The files around the lessons agree with each other."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import tomli
+import yaml
+from execute_notebooks import README_PICTURES, picture_from_lesson
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+README = (ROOT / "README.md").read_text()
+
+# What Google Colab shipped in August 2026.
+COLAB = {"torch": "2.11", "gymnasium": "1.3.0", "numpy": "2.1.3", "matplotlib": "3.10", "ipython": "7.34"}
+
+
+def pins():
+    (pip,) = [entry["pip"] for entry in ENVIRONMENT["dependencies"] if isinstance(entry, dict)]
+    return {Requirement(line).name: Requirement(line) for line in pip if not line.startswith("-e")}
+
+
+def test_environment_pins_each_dependency_once_within_its_range():
+    assert set(pins()) == {requirement.name for requirement in REQUIREMENTS}
+    for requirement in REQUIREMENTS:
+        (pin,) = pins()[requirement.name].specifier
+        assert pin.operator == "==" and pin.version in requirement.specifier
+
+
+def test_environment_s_python_is_allowed():
+    (python,) = [entry for entry in ENVIRONMENT["dependencies"] if str(entry).startswith("python=")]
+    assert Version(python.split("=")[1]) >= Version(PROJECT["requires-python"].removeprefix(">="))
+
+
+@pytest.mark.parametrize(("name", "version"), COLAB.items())
+def test_ranges_take_in_colab(name, version):
+    (requirement,) = [requirement for requirement in REQUIREMENTS if requirement.name == name]
+    assert version in requirement.specifier
+
+
+def test_readme_s_commands_install_the_tested_torch():
+    commands = re.findall(r"^python3 -m venv .*$", README, re.M)
+    assert len(commands) == 2, "one command opens the first lesson, one runs every test"
+    assert all(str(pins()["torch"]) in command for command in commands)
+
+
+def test_ci_runs_the_readme_s_test_command():
+    script = (ROOT / ".ci" / "run").read_text()
+    (pattern,) = re.findall(r"grep -E '(.*?)' README.md", script)
+    matching = [line for line in README.splitlines() if re.search(pattern, line)]
+    assert len(matching) == 1 and matching[0].endswith("pytest")
+
+
+def test_top_level_is_the_architecture():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    top = {name.split("/")[0] for name in tracked.stdout.splitlines()}
+    named = {"notebooks", "vpg_helpers.py", "environment.yml", "README.md", "tests", "pyproject.toml", "LICENSE"}
+    assert {name for name in top if not name.startswith(".")} == named
+
+
+def test_readme_s_lesson_table_is_complete():
+    for lesson in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        (row,) = [line for line in README.splitlines() if f"(notebooks/{lesson.name})" in line and "|" in line]
+        title, _, _ = lesson.read_text().partition("?")
+        question = title.rpartition(": ")[2]
+        assert question.lower() in row.lower(), f"{lesson.name}: the table should ask '{question}?'"
+        (minutes,) = re.findall(r"\*\*Time:\*\* (\d+) minutes", lesson.read_text())
+        assert row.rstrip("| ").endswith(minutes)
+
+
+@pytest.mark.parametrize("name", README_PICTURES)
+def test_readme_s_pictures_are_the_lessons_own(name):
+    assert f"(.github/{name})" in README
+    assert (ROOT / ".github" / name).read_bytes() == picture_from_lesson(name)

@@ -521,7 +521,7 @@ def plot_policy_map(model: nn.Module, ax: Axes | None = None) -> Figure:
     image = ax.pcolormesh(angles, velocities, right, cmap=colors, vmin=0, vmax=1)
     ax.contour(angles, velocities, right, levels=[0.5], colors="black", linewidths=1)
     ax.figure.colorbar(image, ax=ax, label="P(push right)")
-    ax.set(xlabel="pole angle θ (degrees)", ylabel="angular velocity θ̇ (rad/s)")
+    ax.set(xlabel="pole angle (degrees)", ylabel="angular velocity (rad/s)")
     return ax.figure
 
 
@@ -572,25 +572,34 @@ class LiveCurve:
     def _repr_html_(self):
         curves = np.atleast_2d(self.mean_returns)
         done = curves.shape[1]
-        x, height = 40 + 400 * np.arange(1, done + 1) / self.epochs, lambda value: 150 - 140 * value / self.best
-        lines = [(curve, 1, 0.3) for curve in curves] * (len(curves) > 1) + [(curves.mean(axis=0), 2, 1)]
-        paths = "".join(
-            f'<polyline points="{" ".join(f"{a:.1f},{height(b):.1f}" for a, b in zip(x, line, strict=True))}" '
-            f'fill="none" stroke="{BLUE}" stroke-width="{width}" opacity="{opacity}"/>'
-            for line, width, opacity in lines
-        )
+        x = 60 + 380 * np.arange(1, done + 1) / self.epochs
+        faint = [_draw_line(x, self._height(curve), 'stroke-width="1" opacity="0.3"') for curve in curves]
+        strong = _draw_line(x, self._height(curves.mean(axis=0)), 'stroke-width="2"')
         ticks = "".join(
-            f'<text x="34" y="{height(v) + 4:.0f}" text-anchor="end">{v:g}</text>' for v in (0, 100, self.best)
+            f'<text x="54" y="{self._height(value) + 4:.0f}" text-anchor="end">{value:g}</text>'
+            for value in (0, self.best / 2, self.best)
         )
         return (
-            f'<svg width="460" height="190" role="img" aria-label="{self!r}" fill="currentColor" font-size="11">'
-            f'<path d="M40 10V150H440" fill="none" stroke="currentColor"/>{ticks}{paths}'
-            f'<path d="M40 {height(self.goal):.0f}H440" stroke="currentColor" stroke-dasharray="4"/>'
-            f'<rect x="40" y="158" width="400" height="6" fill="none" stroke="currentColor"/>'
-            f'<rect x="40" y="158" width="{400 * done / self.epochs:.0f}" height="6" fill="{BLUE}"/>'
-            f'<text x="40" y="182">epoch {done} of {self.epochs}, mean return {curves[:, -1].mean():.0f}; '
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="460" height="200" role="img" aria-label="{self!r}" '
+            f'fill="currentColor" font-size="12" font-family="sans-serif">'
+            f'<path d="M60 10V150H440" fill="none" stroke="currentColor"/>{ticks}'
+            f'<text transform="translate(16 80) rotate(-90)" text-anchor="middle">mean return</text>'
+            f'<path d="M60 {self._height(self.goal):.0f}H440" stroke="currentColor" stroke-dasharray="4"/>'
+            f"{''.join(faint) if len(curves) > 1 else ''}{strong}"
+            f'<text x="60" y="166">0</text><text x="440" y="166" text-anchor="end">{self.epochs}</text>'
+            f'<text x="250" y="166" text-anchor="middle">epoch</text>'
+            f'<path d="M60 174H{60 + 380 * done / self.epochs:.0f}" stroke="{GRAY}" stroke-width="5"/>'
+            f'<text x="60" y="194">epoch {done} of {self.epochs}, mean return {curves[:, -1].mean():.0f}; '
             f"dashed: {self.goal:g}</text></svg>"
         )
+
+    def _height(self, value):
+        return 150 - 140 * np.asarray(value) / self.best
+
+
+def _draw_line(x, y, style):
+    points = " ".join(f"{a:.0f},{b:.0f}" for a, b in zip(x, y, strict=True))
+    return f'<polyline points="{points}" fill="none" stroke="{BLUE}" {style}/>'
 
 
 def main(arguments: Sequence[str] | None = None):

@@ -121,7 +121,7 @@ def test_live_curve_follows_training_and_keeps_what_it_saw(monkeypatch):
         svg = ElementTree.fromstring(html)
         assert svg.get("role") == "img" and svg.get("aria-label")
         assert f"epoch {epoch} of 2" in "".join(svg.itertext())
-        lines = svg.findall("polyline")
+        lines = svg.findall("{http://www.w3.org/2000/svg}polyline")
         assert [len(line.get("points").split()) for line in lines] == [epoch] * 3, "two seeds and their mean"
 
 

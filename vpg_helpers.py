@@ -54,7 +54,8 @@ def get_policy(model: nn.Module, observation: Tensor | np.ndarray) -> Categorica
 def get_action(policy: Categorical) -> tuple[np.ndarray, Tensor]:
     """Sample an action; return it in the form env.step takes, with its log-probability.
 
-    Both have the policy's batch shape, () for one observation. The log-probability carries the gradient.
+    Both have the policy's batch shape, () for one observation. The log-probability carries the
+    gradient.
     """
     _refuse_bad_policy(policy)
     action = policy.sample()
@@ -64,7 +65,8 @@ def get_action(policy: Categorical) -> tuple[np.ndarray, Tensor]:
 def calculate_loss(log_probabilities: Tensor, weights: Tensor) -> Tensor:
     """Return the pseudo-loss, a scalar: minus the mean of log-probability times weight.
 
-    Both have shape (steps,). Its gradient points against the policy gradient; its value measures nothing.
+    Both have shape (steps,). The loss's gradient points against the policy gradient; its value
+    measures nothing.
     """
     _refuse_bad_loss_inputs(log_probabilities, weights)
     return -(log_probabilities * weights).mean()
@@ -73,7 +75,7 @@ def calculate_loss(log_probabilities: Tensor, weights: Tensor) -> Tensor:
 def train_one_epoch(
     env: gym.Env, model: nn.Module, optimizer: torch.optim.Optimizer, max_timesteps: int = 5_000
 ) -> float:
-    """Play whole episodes until they hold max_timesteps, take one gradient step, return the mean return."""
+    """Play whole episodes for max_timesteps or more, step once, return the mean return."""
     _refuse_bad_epoch(env, max_timesteps)
     observations, actions, weights, episode_returns = [], [], [], []
     while len(weights) < max_timesteps:
@@ -107,7 +109,8 @@ def train(
 ) -> tuple[nn.Module, list[float]]:
     """Train a new model on CartPole with 200 steps; return it with the mean return of every epoch.
 
-    The seed decides everything. After every epoch, after_epoch(model, mean_returns) is called, if given.
+    The seed decides everything. After every epoch, after_epoch(model, mean_returns) is called, if
+    given.
     """
     _refuse_bad_run(epochs, max_timesteps, learning_rate, [seed])
     env = gym.make("CartPole-v1", max_episode_steps=200)
@@ -530,7 +533,8 @@ def plot_curves(x: np.ndarray, curves: np.ndarray, low, high, label: str, color:
     ax.plot(x, curves.T, color=color, alpha=0.2, lw=0.7)
     ax.fill_between(x, low, high, color=color, alpha=0.3, lw=0)
     ax.plot(x, curves.mean(axis=0), color=color, lw=2, label=label)
-    ax.legend(loc="lower right")
+    if label:
+        ax.legend(loc="lower right")
     return ax.figure
 
 
@@ -561,10 +565,24 @@ class LiveCurve:
     def __call__(self, model: nn.Module | list[nn.Module], mean_returns: Sequence[float] | np.ndarray):
         """Redraw; mean_returns has shape (epochs so far,) or (seeds, epochs so far)."""
         self.model, self.mean_returns = model, mean_returns
+        # What stays on the page is a PNG: viewers that run no kernel drop live HTML.
+        done = np.shape(mean_returns)[-1] == self.epochs
+        view = self.draw() if done else self
         if self.shown is None:
-            self.shown = display(self, display_id=True)
+            self.shown = display(view, display_id=True)
         else:
-            self.shown.update(self)
+            self.shown.update(view)
+
+    def draw(self) -> Picture:
+        """Draw what was last given as a figure that stays: every curve, their mean, and the goal dashed."""
+        curves = np.atleast_2d(self.mean_returns)
+        epochs, mean = np.arange(1, curves.shape[1] + 1), curves.mean(axis=0)
+        picture = Picture("Learning curve: the mean return of every epoch, the goal dashed.", 5.5, 2.6)
+        ax = picture.add_subplot()
+        plot_curves(epochs, curves, mean, mean, "mean over seeds" if len(curves) > 1 else "", BLUE, ax)
+        ax.axhline(self.goal, color="black", ls="--", lw=0.8)
+        ax.set(xlabel="epoch", ylabel="mean return", ylim=(0, 1.03 * self.best))
+        return picture
 
     def __repr__(self):
         return "Live learning curve: the mean return of every epoch."

@@ -17,13 +17,14 @@ POLL_SECONDS = 1.0
 
 # Run after a notebook's last cell, so that what threads and coroutines left behind comes to light.
 LAST_PROBE = """
-import gc as _gc, inspect as _inspect, sys as _sys, threading as _threading
+import gc as _gc, inspect as _inspect, sys as _sys, threading as _threading, types as _types
 for _thread in _threading.enumerate():
-    if _thread.name.startswith("Thread-") and _thread is not _threading.current_thread():
+    if not _thread.daemon and _thread is not _threading.current_thread():
         _thread.join(5)
 for _object in _gc.get_objects():
-    if _inspect.iscoroutine(_object) and _inspect.getcoroutinestate(_object) == "CORO_CREATED":
-        if _object.cr_code.co_filename.startswith("<ipython") or "ipykernel_" in _object.cr_code.co_filename:
+    # type(), not isinstance(): it asks nothing of the objects, some of which warn when asked
+    if type(_object) is _types.CoroutineType and "ipykernel_" in _object.cr_code.co_filename:
+        if _inspect.getcoroutinestate(_object) == "CORO_CREATED":
             print(f"coroutine {_object.__qualname__} was never awaited", file=_sys.stderr)
 """
 

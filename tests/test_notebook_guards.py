@@ -18,7 +18,13 @@ def run_notebook(pytester, monkeypatch):
         for number, cell in enumerate(cells, 1):
             cell["execution_count"] = number if executed else None
         nbformat.write(nbformat.v4.new_notebook(cells=cells), pytester.path / "lesson.ipynb")
-        options = ["-p", "notebook_guards", "--nbval", "--nbval-current-env", f"--nbval-cell-timeout={timeout}"]
+        options = [
+            "-p",
+            "notebook_guards",
+            "--nbval",
+            "--nbval-current-env",
+            f"--nbval-cell-timeout={timeout}",
+        ]
         return pytester.runpytest_subprocess(*options, "lesson.ipynb")
 
     return run
@@ -72,7 +78,10 @@ def test_stderr_of_threads_and_warnings_fails(run_notebook):
     ("source", "said"),
     [
         ("import threading\nthreading.Timer(0.5, lambda: 1 / 0).start()", "*ZeroDivisionError*"),
-        ("async def nobody_waits():\n    pass\n\n\nforgotten = nobody_waits()", "*nobody_waits was never awaited*"),
+        (
+            "async def nobody_waits():\n    pass\n\n\nforgotten = nobody_waits()",
+            "*nobody_waits was never awaited*",
+        ),
     ],
     ids=["thread", "coroutine"],
 )

@@ -113,9 +113,9 @@ def test_every_picture_has_a_sentence_in_its_place(lesson):
         for output in cell.outputs:
             data = output.get("data", {})
             if "image/png" in data:
-                assert re.fullmatch(r"[A-Z].{20,}[.]", data["text/plain"]), data["text/plain"]
-            if "text/html" in data:
-                assert 'role="img"' in data["text/html"] and 'aria-label="' in data["text/html"]
+                assert re.fullmatch(r"[A-Z0-9].{20,}[.]", data["text/plain"]), data["text/plain"]
+            # An untrusted page, GitHub's for one, drops what makes HTML more than text.
+            assert "text/html" not in data
     for cell in lesson.cells:
         assert "![](" not in cell.source and "<img" not in cell.source
 

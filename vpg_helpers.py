@@ -1,16 +1,20 @@
 """Vanilla Policy Gradient on CartPole: the algorithm of the lessons, and what the lessons lean on.
 
 In reading order: (1) the six functions that the notebooks build, (2) the same algorithm on many environments
-and many seeds at once, (3) pictures. `python vpg_helpers.py` trains one agent and prints a line an epoch.
+and many seeds at once, (3) pictures, (4) what moves under the reader's hand. `python vpg_helpers.py` trains one
+agent and prints a line an epoch.
 """
 
 import argparse
+import base64
 import io
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import gymnasium as gym
+import ipywidgets as widgets
 import numpy as np
 import torch
 from IPython.display import display
@@ -407,6 +411,7 @@ def _refuse_bad_batch(env, models, generators, max_timesteps):
 # ----------------------------------------------------------------------------------------------------------
 
 BLUE, VERMILLION, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#595959"
+REDRAW_SECONDS = 0.25  # often enough to watch, and a few percent of the training at most
 FALL_ANGLE, TRACK_END = math.radians(12), 2.4  # rad, m: where CartPole's episodes terminate
 
 
@@ -424,6 +429,11 @@ class Picture(Figure):
         png = io.BytesIO()
         self.savefig(png, format="png")
         return png.getvalue()
+
+    def to_html(self) -> str:
+        """Return the figure as an HTML image, with its description as the alternative text."""
+        data = base64.b64encode(self._repr_png_()).decode()
+        return f'<img alt="{self.description}" src="data:image/png;base64,{data}"/>'
 
 
 class Animation(NamedTuple):
@@ -560,13 +570,16 @@ class LiveCurve:
     def __init__(self, epochs: int, goal: float = 180, best: float = 200):
         _require_counts(epochs=epochs)
         self.epochs, self.goal, self.best = epochs, goal, best
-        self.model, self.mean_returns, self.shown = None, [], None
+        self.model, self.mean_returns, self.shown, self.next_redraw = None, [], None, -math.inf
 
     def __call__(self, model: nn.Module | list[nn.Module], mean_returns: Sequence[float] | np.ndarray):
-        """Redraw; mean_returns has shape (epochs so far,) or (seeds, epochs so far)."""
+        """Take in an epoch and redraw, four times a second at most; mean_returns (epochs,) or (seeds, epochs)."""
         self.model, self.mean_returns = model, mean_returns
-        # What stays on the page is a PNG: viewers that run no kernel drop live HTML.
         done = np.shape(mean_returns)[-1] == self.epochs
+        if not done and time.monotonic() < self.next_redraw:
+            return
+        self.next_redraw = time.monotonic() + REDRAW_SECONDS
+        # What stays on the page is a PNG: viewers that run no kernel drop live HTML.
         view = self.draw() if done else self
         if self.shown is None:
             self.shown = display(view, display_id=True)
@@ -618,6 +631,197 @@ class LiveCurve:
 def _draw_line(x, y, style):
     points = " ".join(f"{a:.0f},{b:.0f}" for a, b in zip(x, y, strict=True))
     return f'<polyline points="{points}" fill="none" stroke="{BLUE}" {style}/>'
+
+
+# ----------------------------------------------------------------------------------------------------------
+# 4. Interaction: plain HTML and ipywidgets' own sliders (7.7 or newer); no cell waits for anybody's hand.
+# ----------------------------------------------------------------------------------------------------------
+
+
+class Page(NamedTuple):
+    """HTML with a script, and the sentence that stands for it where no script may run."""
+
+    html: str
+    description: str
+
+    def __repr__(self):
+        return self.description
+
+    def _repr_html_(self):
+        return self.html
+
+
+def draw_bars(
+    values: Sequence[float],
+    names: Sequence[str] = ("left", "right"),
+    marks: Sequence[float] | None = None,
+    intervals: Sequence[tuple[float, float]] | None = None,
+    said: str = "",
+) -> str:
+    """Return bars for values from 0 to 1 as an SVG string, quick enough to follow a slider.
+
+    marks draws a dashed line over each bar, intervals a (low, high) whisker; said is a sentence below.
+    """
+    height = lambda value: 130 - 110 * min(max(float(value), 0.0), 1.0)  # noqa: E731
+    parts = []
+    for place, (name, value, color) in enumerate(zip(names, values, (BLUE, VERMILLION, GREEN), strict=False)):
+        x, y = 40 + 110 * place, height(value)
+        parts.append(f'<rect x="{x}" y="{y:.1f}" width="70" height="{130 - y:.1f}" fill="{color}"/>')
+        parts.append(f'<text x="{x + 35}" y="146" text-anchor="middle">{name}: {value:.3f}</text>')
+        if marks is not None:
+            y = height(marks[place])
+            parts.append(
+                f'<path d="M{x - 8} {y:.1f}h86" stroke="currentColor" stroke-width="2" stroke-dasharray="5 3"/>'
+            )
+        if intervals is not None:
+            low, high = (height(bound) for bound in intervals[place])
+            parts.append(f'<path d="M{x + 35} {low:.1f}V{high:.1f}" stroke="currentColor" stroke-width="3"/>')
+    described = "; ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=False))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 172" width="520" height="172" role="img" '
+        f'aria-label="Bars: {described}. {said}" fill="currentColor" font-size="13" font-family="sans-serif">'
+        f'<path d="M30 20V130H{40 + 110 * len(values)}" fill="none" stroke="currentColor"/>'
+        f'<text x="26" y="24" text-anchor="end">1</text><text x="26" y="134" text-anchor="end">0</text>'
+        f'{"".join(parts)}<text x="30" y="166">{said}</text></svg>'
+    )
+
+
+def slide(draw: Callable[..., str | Picture], live: bool = True, **controls):
+    """Show draw(**values), an SVG string or a Picture, under one control per keyword; redraw when one moves.
+
+    A control is (low, high, start), a slider of numbers, whole ones where all three are; or a list of choices.
+    With live=False it redraws when a control is let go: for drawings that take longer than a blink.
+    """
+    rows, inputs = [], {}
+    for name, control in controls.items():
+        label = name.replace("_", " ")
+        wide = {"description": label, "style": {"description_width": "130px"}, "layout": {"width": "520px"}}
+        wide["continuous_update"] = live
+        if isinstance(control, list):
+            inputs[name] = widgets.SelectionSlider(options=control, value=control[0], **wide)
+        else:
+            low, high, start = control
+            whole = all(isinstance(number, int) for number in control)
+            kind, step = (widgets.IntSlider, 1) if whole else (widgets.FloatSlider, (high - low) / 100)
+            inputs[name] = kind(min=low, max=high, value=start, step=step, **wide)
+        rows.append(inputs[name])
+    view = widgets.HTML()
+
+    def redraw(change=None):
+        drawn = draw(**{name: control.value for name, control in inputs.items()})
+        view.value = drawn if isinstance(drawn, str) else drawn.to_html()
+
+    for control in inputs.values():
+        control.observe(redraw, "value")
+    redraw()
+    return widgets.VBox([*rows, view])
+
+
+def drive_cart() -> Page:
+    """Return a CartPole to drive by hand: arrow keys, touch or buttons; it runs in the page, without the kernel.
+
+    The physics is Gymnasium's, step by step (Euler's method, 0.02 s, 10 N, episodes of 200 steps). Between keys
+    the pushes alternate, since CartPole has no action that does nothing.
+    """
+    return Page(_DRIVE_CART, "Drive the cart by hand: this needs a live notebook; the animation below shows a driver.")
+
+
+_DRIVE_CART = """
+<div class="vpg-drive" data-lm-suppress-shortcuts="true" tabindex="0" role="application"
+     aria-label="Drive the cart: the left and right arrow keys push it, Enter starts a new episode">
+  <p>Run this cell, and here you drive the cart with the arrow keys or two buttons.</p>
+</div>
+<script>
+for (const root of document.querySelectorAll(".vpg-drive:not([data-ready])")) {
+  root.dataset.ready = "true";
+  root.innerHTML = `
+    <canvas width="600" height="170" style="max-width:100%" role="img" aria-label="The cart and its pole"></canvas>
+    <div><button data-push="0">&#9664; push left</button> <button data-push="1">push right &#9654;</button>
+    <button data-new>new episode</button> <label>speed <select><option value="1">real time</option>
+    <option value="0.5">half</option><option value="0.25">quarter</option></select></label></div>
+    <div data-numbers style="font-family:monospace;white-space:pre-wrap"></div><div data-said role="status"></div>`;
+  const find = name => root.querySelector(name), pen = find("canvas").getContext("2d");
+  let state, steps, best = 0, push, playing, clock, behind, frames = 0;
+
+  const step = ([x, v, angle, w], action) => {
+    const sin = Math.sin(angle), cos = Math.cos(angle), force = action ? 10 : -10;
+    const pull = (force + 0.05 * w * w * sin) / 1.1;
+    const turn = (9.8 * sin - cos * pull) / (0.5 * (4 / 3 - 0.1 * cos * cos / 1.1));
+    return [x + 0.02 * v, v + 0.02 * (pull - 0.05 * turn * cos / 1.1), angle + 0.02 * w, w + 0.02 * turn];
+  };
+  const ended = ([x, , angle], count) =>
+    Math.abs(angle) > Math.PI / 15 ? "The pole fell: more than 12 degrees." :
+    Math.abs(x) > 2.4 ? "The cart left the track: more than 2.4 m." :
+    count >= 200 ? "Time: 200 steps, the most there is." : "";
+
+  const draw = () => {
+    const [x, v, angle, w] = state, scale = 115, ground = 155, center = 300 + x * scale;
+    pen.clearRect(0, 0, 600, 170);
+    pen.strokeStyle = getComputedStyle(root).color;
+    pen.lineWidth = 1;
+    pen.strokeRect(300 - 2.4 * scale, ground, 4.8 * scale, 0.5);
+    for (const end of [-2.4, 2.4]) pen.strokeRect(300 + end * scale, ground - 12, 0.5, 12);
+    pen.fillStyle = "#0072B2";
+    pen.fillRect(center - 29, ground - 23, 58, 23);
+    pen.strokeStyle = "#D55E00";
+    pen.lineWidth = 9;
+    pen.beginPath();
+    pen.moveTo(center, ground - 23);
+    pen.lineTo(center + Math.sin(angle) * scale, ground - 23 - Math.cos(angle) * scale);
+    pen.stroke();
+    const number = (value, digits) => (value < 0 ? "" : "+") + value.toFixed(digits);
+    find("[data-numbers]").textContent =
+      `x ${number(x, 2)} m   velocity ${number(v, 2)} m/s   angle ${number(angle * 180 / Math.PI, 1)}\u00b0   ` +
+      `angular velocity ${number(w, 2)} rad/s\nreturn ${steps}   best ${best}`;
+  };
+  const tick = now => {
+    if (!root.isConnected || !playing) return;
+    behind = Math.min(behind + (now - clock) * find("select").value, 200);
+    clock = now;
+    for (; behind >= 20 && playing; behind -= 20) {
+      state = step(state, push ?? steps % 2);
+      best = Math.max(best, ++steps);
+      const why = ended(state, steps);
+      if (why) { playing = false; find("[data-said]").textContent = `${why} Return ${steps}. Enter: again.`; }
+    }
+    frames++;
+    draw();
+    if (playing) requestAnimationFrame(tick);
+  };
+  const start = () => {
+    state = Array.from({length: 4}, () => 0.1 * Math.random() - 0.05);
+    [steps, push, playing, behind] = [0, null, false, 0];
+    find("[data-said]").textContent = "Press an arrow key to begin.";
+    draw();
+  };
+  const begin = side => {
+    if (!playing && ended(state, steps)) return;
+    push = side;
+    if (playing) return;
+    [playing, clock] = [true, performance.now()];
+    find("[data-said]").textContent = "";
+    requestAnimationFrame(tick);
+  };
+  const keys = {ArrowLeft: 0, ArrowRight: 1};
+  root.addEventListener("keydown", event => {
+    if (event.key in keys) begin(keys[event.key]);
+    else if (event.key === "Enter" && event.target === root) start();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  root.addEventListener("keyup", event => { if (push === keys[event.key]) push = null; });
+  for (const button of root.querySelectorAll("[data-push]")) {
+    button.addEventListener("pointerdown", () => begin(Number(button.dataset.push)));
+    for (const end of ["pointerup", "pointerleave", "pointercancel"])
+      button.addEventListener(end, () => { push = null; });
+  }
+  find("[data-new]").addEventListener("click", () => { start(); root.focus(); });
+  root.cartpole = {step, ended, frames: () => frames, state: () => ({state, steps, best, push, playing})};
+  start();
+}
+</script>
+"""
 
 
 def main(arguments: Sequence[str] | None = None):

@@ -18,6 +18,8 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 # The README shows two pictures out of the lessons: file name -> (lesson, how its description begins).
 README_PICTURES = {
     "after_training.png": ("05_training.ipynb", "Animation, After training"),
@@ -50,6 +52,10 @@ def execute(path: Path) -> None:
         coalesce_streams=True,
     )
     client.execute()
+    for cell in notebook.cells:
+        # A widget without a kernel is a blank; what it shows is drawn beside it as a picture.
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)

@@ -113,6 +113,7 @@ class Recorder:
 def test_live_curve_follows_training_and_keeps_what_it_saw(monkeypatch):
     recorder = Recorder()
     monkeypatch.setattr(vpg, "display", recorder)
+    monkeypatch.setattr(vpg, "REDRAW_SECONDS", 0)
     curve = vpg.LiveCurve(3)
     history = vpg.train_seeds([0, 1], epochs=3, max_timesteps=100, after_epoch=curve)
     assert curve.model == history.models

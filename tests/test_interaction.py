@@ -1,0 +1,256 @@
+"""What moves under the reader's hand: the sliders in Python, and the cart in a real browser, where there is one."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from xml.etree import ElementTree
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import vpg_helpers as vpg
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+# --- sliders and bars -------------------------------------------------------------------------------------
+
+
+def test_bars_are_as_high_as_their_values_and_say_them():
+    svg = ElementTree.fromstring(
+        vpg.draw_bars([0.25, 0.75], marks=[0.5, 0.5], intervals=[(0, 0.4), (0.6, 1)], said="Yes")
+    )
+    bars = svg.findall("{*}rect")
+    assert [float(bar.get("height")) for bar in bars] == pytest.approx([0.25 * 110, 0.75 * 110], abs=0.1)
+    assert svg.get("role") == "img" and "left 0.250; right 0.750" in svg.get("aria-label")
+    assert "Yes" in "".join(svg.itertext())
+    # half way up: 130 - 55; whiskers from value to height
+    assert [path.get("d").split()[1].split("h")[0] for path in svg.findall("{*}path")[1::2]] == ["75.0", "75.0"]
+
+
+def test_slider_redraws_with_the_values_of_all_controls():
+    box = vpg.slide(lambda a, b, c: f"<p>{a} {b} {c}</p>", a=(0, 10, 3), b=(0.0, 1.0, 0.5), c=["x", "y"])
+    *controls, view = box.children
+    assert [control.description for control in controls] == ["a", "b", "c"]
+    assert view.value == "<p>3 0.5 x</p>"
+    controls[0].value = 7
+    controls[2].value = "y"
+    assert view.value == "<p>7 0.5 y</p>"
+
+
+def test_slider_shows_pictures_too():
+    box = vpg.slide(lambda a: vpg.Picture(f"Picture number {a}.", 2, 2), live=False, a=(1, 3, 2))
+    assert not box.children[0].continuous_update
+    assert re.match(r'<img alt="Picture number 2\." src="data:image/png;base64,', box.children[-1].value)
+
+
+def test_cart_page_reads_as_a_sentence_without_its_script():
+    page = vpg.drive_cart()
+    left = re.sub(r"<script>.*</script>", "", page._repr_html_(), flags=re.S)
+    assert ElementTree.fromstring(left.strip()).get("role") == "application"
+    assert "Run this cell" in left and len(repr(page)) > 40
+
+
+def test_interrupted_training_keeps_the_model_and_the_curve(monkeypatch):
+    monkeypatch.setattr(vpg, "display", lambda shown, display_id: type("Handle", (), {"update": print})())
+    curve = vpg.LiveCurve(10)
+
+    def interrupt_after_three(models, mean_returns):
+        curve(models, mean_returns)
+        if mean_returns.shape[1] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vpg.train_seeds([0], epochs=10, max_timesteps=100, after_epoch=interrupt_after_three)
+    whole = vpg.train_seeds([0], epochs=3, max_timesteps=100)
+    np.testing.assert_array_equal(curve.mean_returns, whole.mean_returns)
+    for kept, expected in zip(curve.model[0].parameters(), whole.models[0].parameters(), strict=True):
+        np.testing.assert_array_equal(kept.detach(), expected.detach())
+
+
+# --- in a browser -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def cart_page(browser):
+    page = browser.new_page()
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.set_content(vpg.drive_cart()._repr_html_())
+    page.evaluate("window.root = document.querySelector('.vpg-drive')")
+    yield page
+    assert page.errors == []
+    page.close()
+
+
+def test_cart_physics_is_gymnasium_s(cart_page):
+    """Ten episodes of random pushes, step by step; float64 against float64."""
+    env, random = gym.make("CartPole-v1", max_episode_steps=200), np.random.default_rng(0)
+    for episode in range(10):
+        env.reset(seed=episode)
+        state, done, steps = env.unwrapped.state, False, 0
+        while not done:
+            action = int(random.integers(2))
+            expected_end = cart_page.evaluate(
+                "([s, a, n]) => { const t = root.cartpole.step(s, a); return [t, root.cartpole.ended(t, n)]; }",
+                [[float(value) for value in state], action, steps + 1],
+            )
+            _, _, terminated, truncated, _ = env.step(action)
+            state, done, steps = env.unwrapped.state, terminated or truncated, steps + 1
+            np.testing.assert_allclose(expected_end[0], state, rtol=1e-12, atol=1e-12)
+            assert bool(expected_end[1]) == done
+
+
+@pytest.mark.parametrize(
+    ("state", "steps", "why"),
+    [([0, 0, 0.22, 0], 9, "pole fell"), ([2.5, 0, 0, 0], 9, "left the track"), ([0, 0, 0, 0], 200, "Time: 200")],
+)
+def test_cart_says_why_it_ended(cart_page, state, steps, why):
+    assert why in cart_page.evaluate("([s, n]) => root.cartpole.ended(s, n)", [state, steps])
+
+
+def test_keys_and_buttons_push_and_an_episode_ends(cart_page):
+    cart_page.focus(".vpg-drive")
+    cart_page.keyboard.press("Enter")
+    assert cart_page.evaluate("root.cartpole.state().steps") == 0
+    cart_page.keyboard.down("ArrowRight")
+    cart_page.wait_for_function("root.cartpole.state().steps > 3")
+    assert cart_page.evaluate("root.cartpole.state().push") == 1
+    cart_page.wait_for_function("!root.cartpole.state().playing", timeout=5_000)
+    cart_page.keyboard.up("ArrowRight")
+    said = cart_page.inner_text("[data-said]")
+    assert "The pole fell" in said and f"Return {cart_page.evaluate('root.cartpole.state().steps')}" in said
+    cart_page.click("text=new episode")
+    button = cart_page.locator("text=push left")
+    button.hover()
+    cart_page.mouse.down()
+    cart_page.wait_for_function("root.cartpole.state().push === 0 && root.cartpole.state().steps > 2")
+    cart_page.mouse.up()
+    assert cart_page.evaluate("root.cartpole.state().push") is None
+    assert "best" in cart_page.inner_text("[data-numbers]")
+
+
+def test_slow_motion_is_slow(cart_page):
+    seconds = {}
+    for speed in ("1", "0.25"):
+        cart_page.select_option("select", speed)
+        cart_page.focus(".vpg-drive")
+        cart_page.keyboard.press("Enter")
+        cart_page.keyboard.down("ArrowLeft")
+        cart_page.wait_for_function("root.cartpole.state().playing")
+        start = time.perf_counter()
+        cart_page.wait_for_function("!root.cartpole.state().playing", timeout=10_000)
+        seconds[speed] = (time.perf_counter() - start) / cart_page.evaluate("root.cartpole.state().steps")
+        cart_page.keyboard.up("ArrowLeft")
+    cart_page.select_option("select", "1")
+    assert 2 < seconds["0.25"] / seconds["1"] < 8
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory):
+    """A JupyterLab of its own on loopback, with copies of the lessons, gone after the tests."""
+    folder = tmp_path_factory.mktemp("lessons")
+    for lesson in ("01_model.ipynb", "02_policy.ipynb", "03_action.ipynb"):
+        shutil.copy(ROOT / "notebooks" / lesson, folder)
+    log = (folder / "server.log").open("w")
+    options = ["--no-browser", "--allow-root", "--ServerApp.port_retries=50", "--IdentityProvider.token=secret"]
+    command = [sys.executable, "-m", "jupyter", "lab", *options, f"--ServerApp.root_dir={folder}"]
+    server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        for _ in range(120):
+            found = re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/lab", (folder / "server.log").read_text())
+            if found:
+                break
+            time.sleep(0.5)
+        address = f"http://127.0.0.1:{found[1]}"
+        urllib.request.urlopen(f"{address}/api", timeout=30)
+        yield address, folder
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def run_all(browser, address, kind, lesson, dark=False):
+    """Open a lesson, run it from top to bottom, return the page; fail on any error that the console shows."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    path = {"lab": f"lab/tree/{lesson}?reset", "notebook": f"notebooks/{lesson}?"}[kind]
+    page.goto(f"{address}/{path}&token=secret")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.wait_for_selector('.jp-NotebookPanel-toolbar [data-status="idle"], .jp-NotebookKernelStatus', timeout=60_000)
+    if dark:
+        page.click('.lm-MenuBar-itemLabel:text("Settings")')
+        page.hover('.lm-Menu-itemLabel:text("Theme")')
+        page.click('.lm-Menu-itemLabel:text("JupyterLab Dark")')
+        page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
+    page.wait_for_timeout(1_500)
+    page.errors.clear()  # what Notebook 7 says of itself while it loads is not ours
+    page.click('.lm-MenuBar-itemLabel:text("Run")')
+    page.click('.lm-Menu-itemLabel:text("Run All Cells")')
+    page.wait_for_function(
+        """() => {
+            const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent);
+            return prompts.length && prompts.every(text => /\\[\\d+\\]:/.test(text));
+        }""",
+        timeout=120_000,
+    )
+    return page
+
+
+@pytest.mark.parametrize(("kind", "dark"), [("lab", False), ("lab", True), ("notebook", False)])
+def test_driving_leaves_the_notebook_alone(browser, jupyter, kind, dark):
+    page = run_all(browser, jupyter[0], kind, "01_model.ipynb", dark)
+    count = "document.querySelectorAll('.jp-Notebook .jp-Cell').length"
+    cells = page.evaluate(count)
+    cart = page.locator(".vpg-drive")
+    cart.scroll_into_view_if_needed()
+    cart.focus()
+    state = "document.querySelector('.vpg-drive').cartpole.state()"
+    frames = "document.querySelector('.vpg-drive').cartpole.frames()"
+    page.keyboard.down("ArrowRight")
+    page.wait_for_function(f"{state}.steps > 2")
+    page.wait_for_function(f"!{state}.playing", timeout=10_000)
+    page.keyboard.up("ArrowRight")
+    assert page.evaluate(frames) >= page.evaluate(f"{state}.steps") * 0.5
+    # Command-mode shortcuts of the notebook: add above, add below, cut, delete twice.
+    for key in ("a", "b", "x", "d", "d"):
+        page.keyboard.press(key)
+    assert page.evaluate(count) == cells
+    assert page.errors == []
+    page.close()
+
+
+def test_sliders_redraw_in_jupyterlab(browser, jupyter):
+    page = run_all(browser, jupyter[0], "lab", "02_policy.ipynb")
+    sliders = page.locator(".widget-slider .noUi-handle")
+    sliders.first.scroll_into_view_if_needed()
+    picture = page.locator(".widget-html svg").first
+    before = picture.get_attribute("aria-label")
+    sliders.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "before => document.querySelector('.widget-html svg').getAttribute('aria-label') !== before", arg=before
+    )
+    assert re.search(r"left 0\.\d+; right 0\.\d+", picture.get_attribute("aria-label"))
+    assert page.errors == []
+    page.close()

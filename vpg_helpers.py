@@ -686,11 +686,28 @@ def draw_bars(
     )
 
 
-def slide(draw: Callable[..., str | Picture], live: bool = True, **controls):
+def draw_cart(observation: Sequence[float], said: str = "") -> str:
+    """Return the cart, its pole and its track, of one observation, as an SVG string; said is a sentence below."""
+    position, _, angle, _ = (float(number) for number in observation)
+    scale, ground, x = 90, 128, 260 + 90 * position
+    end = TRACK_END * scale
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 158" width="520" height="158" role="img" '
+        f'aria-label="Cart at {position:.2f} m, pole at {math.degrees(angle):.1f} degrees. {said}" '
+        f'fill="currentColor" font-size="13" font-family="sans-serif">'
+        f'<path d="M{260 - end:.0f} {ground - 10}v10h{2 * end:.0f}v-10" fill="none" stroke="currentColor"/>'
+        f'<rect x="{x - 22:.1f}" y="{ground - 18}" width="44" height="18" fill="{BLUE}"/>'
+        f'<path d="M{x:.1f} {ground - 18}l{scale * math.sin(angle):.1f} {-scale * math.cos(angle):.1f}" '
+        f'stroke="{VERMILLION}" stroke-width="7"/><text x="30" y="152">{said}</text></svg>'
+    )
+
+
+def slide(draw: Callable[..., str | Picture], live: bool = True, play: str = "", **controls):
     """Show draw(**values), an SVG string or a Picture, under one control per keyword; redraw when one moves.
 
     A control is (low, high, start), a slider of numbers, whole ones where all three are; or a list of choices.
-    With live=False it redraws when a control is let go: for drawings that take longer than a blink.
+    With live=False it redraws when a control is let go: for drawings that take longer than a blink. play names a
+    control of whole numbers that gets buttons to play and pause, ten values a second.
     """
     rows, inputs = [], {}
     for name, control in controls.items():
@@ -705,6 +722,10 @@ def slide(draw: Callable[..., str | Picture], live: bool = True, **controls):
             kind, step = (widgets.IntSlider, 1) if whole else (widgets.FloatSlider, (high - low) / 100)
             inputs[name] = kind(min=low, max=high, value=start, step=step, **wide)
         rows.append(inputs[name])
+        if name == play:
+            player = widgets.Play(min=low, max=high, value=start, interval=100)
+            widgets.jslink((player, "value"), (inputs[name], "value"))
+            rows[-1] = widgets.HBox([player, inputs[name]])
     view = widgets.HTML()
 
     def redraw(change=None):

@@ -1,5 +1,6 @@
 """What moves under the reader's hand: the sliders in Python, and the cart in a real browser, where there is one."""
 
+import math
 import re
 import shutil
 import subprocess
@@ -10,12 +11,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import gymnasium as gym
+import nbformat
 import numpy as np
 import pytest
 
 import vpg_helpers as vpg
 
 ROOT = Path(__file__).parents[1]
+LESSONS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -42,6 +45,22 @@ def test_slider_redraws_with_the_values_of_all_controls():
     controls[0].value = 7
     controls[2].value = "y"
     assert view.value == "<p>7 0.5 y</p>"
+
+
+def test_player_moves_its_slider():
+    box = vpg.slide(lambda step: f"{step}", play="step", step=(0, 9, 0))
+    player, slider = box.children[0].children
+    assert (player.min, player.max) == (slider.min, slider.max) == (0, 9)
+
+
+def test_drawn_cart_stands_where_it_is_and_leans_as_it_leans():
+    svg = ElementTree.fromstring(vpg.draw_cart([1.0, 0.0, math.pi / 6, 0.0], said="Here."))
+    (cart,) = svg.findall("{*}rect")
+    assert float(cart.get("x")) + 22 == pytest.approx(260 + 90)
+    pole = svg.findall("{*}path")[1].get("d")
+    right, up = (float(number) for number in pole.split("l")[1].split())
+    assert (right, up) == pytest.approx((90 * 0.5, -90 * math.sqrt(3) / 2), abs=0.1)
+    assert "Cart at 1.00 m, pole at 30.0 degrees. Here." == svg.get("aria-label")
 
 
 def test_slider_shows_pictures_too():
@@ -168,8 +187,12 @@ def test_slow_motion_is_slow(cart_page):
 def jupyter(tmp_path_factory):
     """A JupyterLab of its own on loopback, with copies of the lessons, gone after the tests."""
     folder = tmp_path_factory.mktemp("lessons")
-    for lesson in ("01_model.ipynb", "02_policy.ipynb", "03_action.ipynb"):
-        shutil.copy(ROOT / "notebooks" / lesson, folder)
+    for lesson in LESSONS:
+        notebook = nbformat.read(ROOT / "notebooks" / lesson, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, folder / lesson)
     log = (folder / "server.log").open("w")
     options = ["--no-browser", "--allow-root", "--ServerApp.port_retries=50", "--IdentityProvider.token=secret"]
     command = [sys.executable, "-m", "jupyter", "lab", *options, f"--ServerApp.root_dir={folder}"]
@@ -189,8 +212,8 @@ def jupyter(tmp_path_factory):
         log.close()
 
 
-def run_all(browser, address, kind, lesson, dark=False):
-    """Open a lesson, run it from top to bottom, return the page; fail on any error that the console shows."""
+def start_all(browser, address, kind, lesson, dark=False):
+    """Open a lesson and start its cells from top to bottom; page.errors gathers what goes wrong from then on."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
@@ -207,13 +230,25 @@ def run_all(browser, address, kind, lesson, dark=False):
     page.errors.clear()  # what Notebook 7 says of itself while it loads is not ours
     page.click('.lm-MenuBar-itemLabel:text("Run")')
     page.click('.lm-Menu-itemLabel:text("Run All Cells")')
+    return page
+
+
+def wait_until_run(page):
+    """Wait until every cell that the page shows has a number, none a star, and the kernel is idle."""
     page.wait_for_function(
         """() => {
             const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent);
-            return prompts.length && prompts.every(text => /\\[\\d+\\]:/.test(text));
+            const busy = document.querySelector('[data-status="busy"]');
+            return !busy && prompts.length && prompts.every(text => /\\[\\d+\\]:/.test(text));
         }""",
-        timeout=120_000,
+        timeout=180_000,
     )
+
+
+def run_all(*arguments, **settings):
+    """Run a lesson from top to bottom and return the page."""
+    page = start_all(*arguments, **settings)
+    wait_until_run(page)
     return page
 
 
@@ -252,5 +287,32 @@ def test_sliders_redraw_in_jupyterlab(browser, jupyter):
         "before => document.querySelector('.widget-html svg').getAttribute('aria-label') !== before", arg=before
     )
     assert re.search(r"left 0\.\d+; right 0\.\d+", picture.get_attribute("aria-label"))
+    assert page.errors == []
+    page.close()
+
+
+# Two lessons train for most of a minute; nbval runs their every cell, so the browser does it on demand only.
+LONG = {"05_training.ipynb", "06_learning_curves.ipynb"}
+
+
+@pytest.mark.parametrize(
+    "lesson", [pytest.param(lesson, marks=pytest.mark.slow if lesson in LONG else ()) for lesson in LESSONS]
+)
+def test_lesson_runs_from_top_to_bottom(browser, jupyter, lesson):
+    """The saved file tells what every cell did."""
+    address, folder = jupyter
+    page = start_all(browser, address, "lab", lesson)
+    for _ in range(90):
+        page.wait_for_timeout(1_000)
+        page.keyboard.press("Control+s")
+        page.wait_for_timeout(1_000)
+        saved = nbformat.read(folder / lesson, as_version=4).cells
+        cells = [cell for cell in saved if cell.cell_type == "code"]
+        if all(cell.execution_count for cell in cells):
+            break
+    counts = [cell.execution_count for cell in cells]
+    assert None not in counts and counts == sorted(counts)
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     assert page.errors == []
     page.close()

@@ -1,0 +1,93 @@
+"""Measure what a reader feels: slider to redraw, frames a second, what a live curve costs. Print, write nothing.
+
+    python tests/benchmarks/interaction.py    # about a minute; needs Chromium and Playwright
+
+The page is a real JupyterLab in headless Chromium; medians, with the number of samples.
+"""
+
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import sync_playwright
+
+SLIDER = """
+import math, torch, vpg_helpers as vpg
+def draw(left, right):
+    return vpg.draw_bars(torch.softmax(torch.tensor([left, right]), dim=-1).tolist(), said=f"{left:.1f} {right:.1f}")
+vpg.slide(draw, left=(-5.0, 5.0, 0.0), right=(-5.0, 5.0, 1.0))
+"""
+OVERHEAD = """
+import statistics, time
+def seconds(**settings):
+    start = time.perf_counter()
+    vpg.train_seeds([0], epochs=40, **settings)
+    return time.perf_counter() - start
+pairs = [(seconds(), seconds(after_epoch=vpg.LiveCurve(40))) for _ in range(5)]
+print("OVERHEAD", statistics.median(live / bare for bare, live in pairs))
+"""
+# From the key press until the picture's label has changed and a frame has been painted.
+MOVE = """() => new Promise(done => {
+    const svg = () => document.querySelector('.widget-html svg').getAttribute('aria-label');
+    const before = svg(), start = performance.now();
+    const handle = document.querySelector('.noUi-handle');
+    handle.focus();
+    handle.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+    const look = () => svg() !== before ? requestAnimationFrame(() => done(performance.now() - start))
+                                        : setTimeout(look, 1);
+    look();
+})"""
+
+
+def main():
+    """Measure and print."""
+    folder = Path(tempfile.mkdtemp())
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in (SLIDER, "vpg.drive_cart()", OVERHEAD)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "bench.ipynb")
+    options = ["--no-browser", "--allow-root", "--IdentityProvider.token=secret", f"--ServerApp.root_dir={folder}"]
+    log = (folder / "log").open("w")
+    server = subprocess.Popen([sys.executable, "-m", "jupyter", "lab", *options], stdout=log, stderr=log)
+    try:
+        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/lab", (folder / "log").read_text())):
+            time.sleep(0.3)
+        with sync_playwright() as playwright:
+            arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
+            page = browser.new_page(viewport={"width": 1280, "height": 1600})
+            page.goto(f"http://127.0.0.1:{found[1]}/lab/tree/bench.ipynb?reset&token=secret")
+            page.wait_for_selector(".jp-Notebook .jp-Cell")
+            page.wait_for_timeout(4_000)
+            page.click('.lm-MenuBar-itemLabel:text("Run")')
+            page.click('.lm-Menu-itemLabel:text("Run All Cells")')
+            page.wait_for_selector(".jp-OutputArea :text('OVERHEAD')", timeout=120_000)
+            page.wait_for_timeout(1_000)
+            moves = [page.evaluate(MOVE) for _ in range(40)][5:]
+            median, worst = statistics.median(moves), max(moves)
+            print(f"slider to redraw: median {median:.0f} ms of {len(moves)} moves, worst {worst:.0f} ms")
+            page.focus(".vpg-drive")
+            page.select_option(".vpg-drive select", "0.25")
+            page.keyboard.press("ArrowRight")
+            frames = "document.querySelector('.vpg-drive').cartpole.frames()"
+            before, start = page.evaluate(frames), time.perf_counter()
+            page.wait_for_timeout(1_500)
+            seconds = time.perf_counter() - start
+            print(f"driving: {(page.evaluate(frames) - before) / seconds:.0f} frames a second over {seconds:.1f} s")
+            ratio = re.search(r"OVERHEAD ([\d.]+)", " ".join(page.locator(".jp-OutputArea").all_inner_texts()))
+            print(f"live curve: {float(ratio[1]) - 1:+.1%} of the time of a 40-epoch run of one seed, median of 5")
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+        log.close()
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

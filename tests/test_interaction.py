@@ -1,6 +1,7 @@
 """What moves under the reader's hand: the sliders in Python, and the cart in a real browser, where there is one."""
 
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -196,7 +197,9 @@ def jupyter(tmp_path_factory):
     log = (folder / "server.log").open("w")
     options = ["--no-browser", "--allow-root", "--ServerApp.port_retries=50", "--IdentityProvider.token=secret"]
     command = [sys.executable, "-m", "jupyter", "lab", *options, f"--ServerApp.root_dir={folder}"]
-    server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    # A theme that a test picks must not become the user's own.
+    own = {f"JUPYTER{name}_DIR": str(folder / name) for name in ("_CONFIG", "LAB_SETTINGS", "LAB_WORKSPACES")}
+    server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, **own})
     try:
         for _ in range(120):
             found = re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/lab", (folder / "server.log").read_text())
@@ -217,6 +220,7 @@ def start_all(browser, address, kind, lesson, dark=False):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
     path = {"lab": f"lab/tree/{lesson}?reset", "notebook": f"notebooks/{lesson}?"}[kind]
     page.goto(f"{address}/{path}&token=secret")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)

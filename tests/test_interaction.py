@@ -295,8 +295,8 @@ def test_sliders_redraw_in_jupyterlab(browser, jupyter):
     page.close()
 
 
-# Two lessons train for most of a minute; nbval runs their every cell, so the browser does it on demand only.
-LONG = {"05_training.ipynb", "06_learning_curves.ipynb"}
+# These train for most of a minute; nbval runs their every cell, so the browser does it on demand only.
+LONG = {"04_pseudo_loss.ipynb", "05_training.ipynb", "06_learning_curves.ipynb"}
 
 
 @pytest.mark.parametrize(

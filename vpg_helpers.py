@@ -662,11 +662,16 @@ def draw_bars(
 
     marks draws a dashed line over each bar, intervals a (low, high) whisker; said is a sentence below.
     """
+    colors = (BLUE, VERMILLION, GREEN)
+    _require(
+        len(names) == len(values) <= len(colors),
+        f"{len(values)} values and {len(names)} names; give one name per value, {len(colors)} at most",
+    )
     height = lambda value: 130 - 110 * min(max(float(value), 0.0), 1.0)  # noqa: E731
     parts = []
-    for place, (name, value, color) in enumerate(zip(names, values, (BLUE, VERMILLION, GREEN), strict=False)):
+    for place, (name, value) in enumerate(zip(names, values, strict=True)):
         x, y = 40 + 110 * place, height(value)
-        parts.append(f'<rect x="{x}" y="{y:.1f}" width="70" height="{130 - y:.1f}" fill="{color}"/>')
+        parts.append(f'<rect x="{x}" y="{y:.1f}" width="70" height="{130 - y:.1f}" fill="{colors[place]}"/>')
         parts.append(f'<text x="{x + 35}" y="146" text-anchor="middle">{name}: {value:.3f}</text>')
         if marks is not None:
             y = height(marks[place])
@@ -676,7 +681,7 @@ def draw_bars(
         if intervals is not None:
             low, high = (height(bound) for bound in intervals[place])
             parts.append(f'<path d="M{x + 35} {low:.1f}V{high:.1f}" stroke="currentColor" stroke-width="3"/>')
-    described = "; ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=False))
+    described = "; ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=True))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 172" width="520" height="172" role="img" '
         f'aria-label="Bars: {described}. {said}" fill="currentColor" font-size="13" font-family="sans-serif">'

@@ -147,6 +147,8 @@ def test_live_curve_follows_the_plain_loop_too(monkeypatch):
         (lambda: vpg.share_interval(5, 4), "5 successes in 4 trials"),
         (lambda: vpg.LiveCurve(0), "epochs is 0"),
         (lambda: vpg.plot_cart([0, 0, 0]), r"shape \(3,\)"),
+        (lambda: vpg.draw_bars([0.2, 0.3, 0.5]), "3 values and 2 names"),
+        (lambda: vpg.draw_bars([0.25] * 4, names="abcd"), "3 at most"),
     ],
 )
 def test_bad_input_is_refused_at_once(call, message):

@@ -5,6 +5,7 @@
 The page is a real JupyterLab in headless Chromium; medians, with the number of samples.
 """
 
+import os
 import re
 import shutil
 import statistics
@@ -51,7 +52,10 @@ def main():
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "bench.ipynb")
     options = ["--no-browser", "--allow-root", "--IdentityProvider.token=secret", f"--ServerApp.root_dir={folder}"]
     log = (folder / "log").open("w")
-    server = subprocess.Popen([sys.executable, "-m", "jupyter", "lab", *options], stdout=log, stderr=log)
+    # "Write nothing" holds for JupyterLab's own settings and workspaces too.
+    own = {f"JUPYTER{name}_DIR": str(folder / name) for name in ("_CONFIG", "LAB_SETTINGS", "LAB_WORKSPACES")}
+    command = [sys.executable, "-m", "jupyter", "lab", *options]
+    server = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **own})
     try:
         while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/lab", (folder / "log").read_text())):
             time.sleep(0.3)

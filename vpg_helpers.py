@@ -1,16 +1,30 @@
 """Vanilla Policy Gradient on CartPole: the algorithm of the lessons, and what the lessons lean on.
 
 In reading order: (1) the six functions that the notebooks build, (2) the same algorithm on many environments
-and many seeds at once, (3) pictures, (4) what moves under the reader's hand. `python vpg_helpers.py` trains one
-agent and prints a line an epoch.
+and many seeds at once, (3) pictures, (4) what moves under the reader's hand, (5) exercises and the learner's own
+file. `python vpg_helpers.py` trains one agent and prints a line an epoch.
 """
 
 import argparse
+import ast
 import base64
+import builtins
+import contextlib
+import dis
+import importlib.util
+import inspect
 import io
+import itertools
+import json
+import linecache
 import math
+import os
+import re
 import time
+import traceback
+import types
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -350,8 +364,26 @@ def _create_seeded_model(seed, hidden_units):
         return create_model(4, 2, hidden_units)
 
 
+def _is_plain(model):
+    return isinstance(model, nn.Sequential) and [type(layer) for layer in model] == [nn.Linear, nn.ReLU, nn.Linear]
+
+
+def _ask_one_by_one(models):
+    """Do what _stack_models does for models of any build, slower."""
+
+    def logit_difference(observations):
+        with torch.no_grad():
+            pairs = zip(models, observations, strict=True)
+            logits = [model(torch.from_numpy(observation)).numpy() for model, observation in pairs]
+        return np.diff(np.stack(logits))[..., 0]
+
+    return logit_difference
+
+
 def _stack_models(models):
     """Return the function from observations (models, environments, 4) to logit of right minus logit of left."""
+    if not all(_is_plain(model) for model in models):
+        return _ask_one_by_one(models)
     stacked = zip(*(model.parameters() for model in models), strict=True)
     first_weight, first_bias, last_weight, last_bias = (
         np.stack([parameter.detach().numpy() for parameter in parameters]) for parameters in stacked
@@ -398,10 +430,10 @@ def _refuse_bad_batch(env, models, generators, max_timesteps):
         "give every model as many environments as the others, and one generator",
     )
     for model in models:
-        layers = [type(layer) for layer in model.children()]
+        with torch.no_grad():
+            shape = tuple(model(torch.zeros(1, 4)).shape)
         _require(
-            layers == [nn.Linear, nn.ReLU, nn.Linear] and model[0].in_features == 4 and model[2].out_features == 2,
-            f"the model is {model}; batches play what create_model(4, 2) builds",
+            shape == (1, 2), f"the model maps shape (1, 4) to {shape}; batches play models with two logits, (1, 2)"
         )
 
 
@@ -411,6 +443,7 @@ def _refuse_bad_batch(env, models, generators, max_timesteps):
 # ----------------------------------------------------------------------------------------------------------
 
 BLUE, VERMILLION, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#595959"
+PLAY_MILLISECONDS = 5_000  # what moves by itself for longer must have a pause button (WCAG 2.2, criterion 2.2.2)
 REDRAW_SECONDS = 0.25  # often enough to watch, and a few percent of the training at most
 FALL_ANGLE, TRACK_END = math.radians(12), 2.4  # rad, m: where CartPole's episodes terminate
 
@@ -437,9 +470,10 @@ class Picture(Figure):
 
 
 class Animation(NamedTuple):
-    """An animated PNG and the sentence that describes it; a notebook plays it."""
+    """An animated PNG, its last frame as a PNG that stands still, and the sentence that describes it."""
 
     png: bytes
+    still: bytes
     description: str
 
     def __repr__(self):
@@ -447,6 +481,14 @@ class Animation(NamedTuple):
 
     def _repr_png_(self):
         return self.png
+
+    def _repr_html_(self):
+        """Show the still to readers whose system asks for reduced motion; only a live page has this form."""
+        animated, still = (base64.b64encode(png).decode() for png in (self.png, self.still))
+        return (
+            f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="data:image/png;base64,{still}"/>'
+            f'<img alt="{self.description}" src="data:image/png;base64,{animated}"/></picture>'
+        )
 
 
 def plot_cart(observation: Sequence[float], ax: Axes | None = None) -> Figure:
@@ -482,12 +524,18 @@ def animate_episode(observations: np.ndarray, title: str, scale: int = 60) -> An
     _require(len(shape) == 2 and shape[0] > 0 and shape[1] == 4, f"observations has shape {shape}; give (steps, 4)")
     captions = [f"{title}: {step // 10 * 10} steps" for step in range(1, shape[0])] + [f"{title}: {shape[0]} steps"]
     frames = [_draw_frame(*pair, scale) for pair in zip(observations, captions, strict=True)]
-    png = io.BytesIO()
-    # CartPole's steps are 20 ms apart; the last frame stays for a second and a half before the loop.
+    # CartPole's steps are 20 ms apart; the last frame stays for a second and a half before the next round.
     durations = [20] * (len(frames) - 1) + [1_500]
-    animated = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
-    frames[0].save(png, format="PNG", compress_level=9, **animated)
-    return Animation(png.getvalue(), f"Animation, {title}: the cart moves and the pole swings until the episode ends.")
+    rounds = max(1, PLAY_MILLISECONDS // sum(durations))
+    animated = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": rounds}
+    description = f"Animation, {title}: the cart moves and the pole swings until the episode ends."
+    return Animation(_to_png(frames[0], **animated), _to_png(frames[-1]), description)
+
+
+def _to_png(frame, **animated):
+    png = io.BytesIO()
+    frame.save(png, format="PNG", compress_level=9, **animated)
+    return png.getvalue()
 
 
 def _draw_frame(observation, caption, scale):
@@ -848,6 +896,228 @@ for (const root of document.querySelectorAll(".vpg-drive:not([data-ready])")) {
 }
 </script>
 """
+
+
+# ----------------------------------------------------------------------------------------------------------
+# 5. Exercises: a verdict in one plain line, and a file in which the learner's own functions are kept.
+# ----------------------------------------------------------------------------------------------------------
+
+SIX_FUNCTIONS = ("create_model", "get_policy", "get_action", "calculate_loss", "train_one_epoch", "train")
+LEARNERS_FILE = Path("my_agent.py")  # beside the notebook, which is where its kernel works
+_HEADER = '''"""My own agent: the exercise notebooks write each function here that passes its check, and read it."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+'''
+_PROGRAM = """if __name__ == "__main__":
+    train(epochs=80, after_epoch=lambda model, mean_returns: print(len(mean_returns), round(mean_returns[-1], 1)))
+"""
+_passed: dict[Callable, set[str]] = {}  # which claims a function was seen to keep
+
+
+class CheckFailed(AssertionError):  # noqa: N818
+    """A verdict: what was expected, what was got. A notebook shows this line instead of a traceback."""
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+
+class NotWrittenYet(CheckFailed):
+    """The exercise is still blank."""
+
+
+@contextlib.contextmanager
+def checking(exercise: Callable, claim: str = "does what it should"):
+    """Run assertions about an exercise; say that it keeps the claim, or raise CheckFailed with one plain line.
+
+    A function that still raises NotImplementedError is NotWrittenYet.
+    """
+    name = getattr(exercise, "__name__", "the exercise")
+    claims = _passed.setdefault(exercise, set())
+    claims.discard(claim)
+    try:
+        yield
+    except NotImplementedError:
+        raise NotWrittenYet(f"{name}: not written yet") from None
+    except AssertionError as error:
+        raise CheckFailed(f"{name}: {error}") from None
+    except Exception as error:
+        raise CheckFailed(f"{name}: {_locate(error, exercise)}") from None
+    claims.add(claim)
+    print(name, claim)
+
+
+def _locate(error, exercise):
+    """Say which error came up, and on which line of the learner's cell, if it was there."""
+    said = f"{type(error).__name__}: {error}"
+    if "NoneType" in said:
+        said += " (a function without a return gives None)"
+    cell = getattr(getattr(exercise, "__code__", None), "co_filename", None)
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == cell]
+    if lines:
+        return f"line {lines[-1].lineno} of its cell, `{lines[-1].line}`, raises {said}"
+    return f"what it returns cannot be used: {said}"
+
+
+def judge(name: str, answer: object, sealed: str):
+    """Say whether the answer to a question is right, and why; raise CheckFailed where it is not.
+
+    sealed holds the right choice and a sentence for every choice, in base64: out of sight, and not a secret.
+    """
+    question = json.loads(_unseal(sealed))
+    choices = ", ".join(f'"{choice}"' for choice in question["choices"])
+    chosen = str(answer).strip().lower()
+    if answer is ...:
+        raise NotWrittenYet(f"{name}: not written yet; put one of {choices} in place of the dots")
+    _require(chosen in question["choices"], f"{name}: got {answer!r}; write one of {choices}", CheckFailed)
+    sentence = question["choices"][chosen]
+    _require(chosen == question["answer"], f'{name}: not "{chosen}". {sentence}', CheckFailed)
+    print("Right.", sentence)
+
+
+def _unseal(sealed):
+    return base64.b64decode(sealed).decode()
+
+
+def go_on(name: str, namespace: dict, sealed_reference: str, claims: int = 1):
+    """Go on with the learner's function, and keep it, if it passed its checks; with the reference if not.
+
+    namespace is the notebook's globals(), claims the number of checks that the exercise has.
+    """
+    function = namespace.get(name)
+    if len(_passed.get(function, ())) == claims:
+        print(f"{name}: yours from here on.", keep(name, function) if name in SIX_FUNCTIONS else "")
+    else:
+        exec(_unseal(sealed_reference), namespace)
+        print(f"{name}: the reference from here on. Once yours passes its check, run this cell again.")
+
+
+def keep(name: str, function: Callable) -> str:
+    """Write one of the six functions, with what else its cell defines, to LEARNERS_FILE; return what was done.
+
+    The file is replaced in one move, and the version before stays beside it as my_agent.previous.py. A function
+    that leans on another cell would not work there: it is not written, and the returned sentence says so.
+    """
+    header, sections = _read_learners_file()
+    try:
+        sections[name] = _definitions(name, function)
+        _refuse_unknown_names(name, header, sections)
+    except ValueError as error:
+        return f"Not kept: {error}."
+    parts = [header, *(f"\n# ---- {each} ----\n\n{sections[each]}" for each in SIX_FUNCTIONS if each in sections)]
+    if all(each in sections for each in SIX_FUNCTIONS):
+        parts.append(f"\n# ---- program ----\n\n{sections.get('program', _PROGRAM)}")
+    text, before = "".join(parts), LEARNERS_FILE.read_text(encoding="utf-8") if LEARNERS_FILE.exists() else None
+    if text != before:
+        if before is not None:
+            _replace(LEARNERS_FILE.with_suffix(".previous.py"), before)
+        _replace(LEARNERS_FILE, text)
+    return f"Kept in {LEARNERS_FILE}."
+
+
+def _replace(path, text):
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)
+
+
+def _definitions(name, function):
+    """Return the part of a function's cell that defines something: imports, functions, classes, what they use."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    lines = linecache.getlines(code.co_filename) if code else []
+    tree = ast.parse("".join(lines))
+    named = {name} | {node.id for part in tree.body if _defines(part) for node in ast.walk(part) if _is_name(node)}
+    kept = []
+    for part in tree.body:
+        targets = {node.id for node in ast.walk(part) if _is_name(node) and isinstance(node.ctx, ast.Store)}
+        if _defines(part) or (isinstance(part, (ast.Assign, ast.AnnAssign)) and targets & named):
+            first = min([part.lineno, *(decorator.lineno for decorator in getattr(part, "decorator_list", []))])
+            kept.append("".join(lines[first - 1 : part.end_lineno]).rstrip() + "\n")
+    _require(bool(kept), f"{name} was not defined in a notebook cell")
+    return "\n".join(kept)
+
+
+def _defines(part):
+    return isinstance(part, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
+
+
+def _is_name(node):
+    return isinstance(node, ast.Name)
+
+
+def _refuse_unknown_names(name, header, sections):
+    """Refuse a section that uses what the file does not define, or that would redefine what another one uses."""
+    namespace = {"__name__": LEARNERS_FILE.stem}
+    try:
+        exec(header, namespace)
+        known = set(namespace)
+        for each in SIX_FUNCTIONS:
+            own = {"__name__": LEARNERS_FILE.stem}
+            exec(header + sections.get(each, ""), own)
+            both = [key for key in own.keys() - known if namespace.get(key, own[key]) is not own[key]]
+            _require(not both, f"{name}'s cell and another one both define {', '.join(both)}; rename one")
+            namespace.update({key: own[key] for key in own if key not in known})
+    except NameError as error:
+        raise ValueError(f"{error}: import or define it in the cell of {name}") from None
+    used = _global_names(compile(sections[name], name, "exec"))
+    missing = sorted(used - set(namespace) - set(dir(builtins)) - set(SIX_FUNCTIONS))
+    _require(not missing, f"{name} uses {', '.join(missing)} of another cell; define it in the cell of {name}")
+
+
+def _global_names(code):
+    loads = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+    instructions = list(dis.get_instructions(code))
+    names = {each.argval for each in instructions if each.opname in loads}
+    names -= {each.argval for each in instructions if each.opname == "STORE_NAME"}
+    return names.union(*(_global_names(const) for const in code.co_consts if isinstance(const, types.CodeType)))
+
+
+def _read_learners_file():
+    """Return the header and the sections, {name: source}, of the learner's file; set a broken one aside."""
+    if not LEARNERS_FILE.exists():
+        return _HEADER, {}
+    text = LEARNERS_FILE.read_text(encoding="utf-8", errors="replace")
+    try:
+        exec(compile(text, str(LEARNERS_FILE), "exec"), {"__name__": LEARNERS_FILE.stem})
+    except Exception as error:
+        numbers = itertools.count(1)
+        aside = next(path for n in numbers if not (path := LEARNERS_FILE.with_suffix(f".broken-{n}.py")).exists())
+        os.replace(LEARNERS_FILE, aside)
+        print(
+            f"{LEARNERS_FILE} does not run ({type(error).__name__}: {error}). It is now {aside}; nothing is lost: "
+            f"mend it and rename it back, or run your cells and their checks again."
+        )
+        return _HEADER, {}
+    header, *rest = re.split(r"^\n# ---- (\w+) ----\n\n", text, flags=re.M)
+    return header, dict(zip(rest[::2], rest[1::2], strict=True))
+
+
+def with_my_functions(*names: str):
+    """Return a module like this one in which the functions named are the learner's own, where the file has them.
+
+    Whatever else the module holds, train_seeds say, calls the learner's functions too, and theirs call each other.
+    """
+    specification = importlib.util.spec_from_file_location("vpg_with_my_functions", __file__)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    header, sections = _read_learners_file()
+    mine = [name for name in names if name in sections]
+    # A namespace apart for the learner's cells, so that a helper of theirs may have any name.
+    own = {name: getattr(module, name) for name in SIX_FUNCTIONS}
+    exec("".join([header, *(sections[name] for name in mine)]), own)
+    for name in mine:
+        setattr(module, name, own[name])
+    others = ", ".join(name for name in names if name not in mine)
+    print(f"Yours: {', '.join(mine) or 'none'}. The reference: {others or 'none'}.")
+    return module
 
 
 def main(arguments: Sequence[str] | None = None):

@@ -56,6 +56,10 @@ def execute(path: Path) -> None:
         # A widget without a kernel is a blank; what it shows is drawn beside it as a picture.
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                # An animation's live form holds the picture once more, and a sanitizer may drop it: the PNG stays.
+                if "image/png" in output.get("data", {}):
+                    output.data.pop("text/html", None)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)

@@ -186,6 +186,25 @@ def test_history_and_callback_have_the_promised_shapes():
     np.testing.assert_array_equal(seen[1], history.mean_returns)
 
 
+class OwnBuild(torch.nn.Module):
+    """The same network as create_model's, built in another way, with the same parameters."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.first, _, self.last = model
+
+    def forward(self, observations):
+        return self.last(torch.relu(self.first(observations)))
+
+
+def test_models_of_another_build_play_the_same():
+    """Their forward pass is PyTorch's, not NumPy's: what they play may only differ by rounding."""
+    (plain,) = collect([seeded_model()], [3], max_timesteps=300)
+    (own,) = collect([OwnBuild(seeded_model())], [3], max_timesteps=300)
+    np.testing.assert_array_equal(own.actions, plain.actions)
+    np.testing.assert_array_equal(own.observations, plain.observations)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -198,8 +217,7 @@ def test_history_and_callback_have_the_promised_shapes():
         (lambda: collect([], [], max_timesteps=1), "number_of_models is 0"),
         (lambda: collect([seeded_model()], [0], max_timesteps=0), "max_timesteps is 0"),
         (lambda: collect([seeded_model()], [0, 1]), "2 generators for 1 models"),
-        (lambda: collect([torch.nn.Linear(4, 2)], [0]), r"create_model\(4, 2\)"),
-        (lambda: collect([vpg.create_model(4, 3)], [0]), r"create_model\(4, 2\)"),
+        (lambda: collect([vpg.create_model(4, 3)], [0]), r"two logits"),
         (
             lambda: vpg.collect_episodes(gym.make("CartPole-v1"), [seeded_model()], [np.random.default_rng(0)]),
             "make_cartpoles",

@@ -1,5 +1,6 @@
 """What moves under the reader's hand: the sliders in Python, and the cart in a real browser, where there is one."""
 
+import base64
 import math
 import os
 import re
@@ -182,6 +183,16 @@ def test_slow_motion_is_slow(cart_page):
         cart_page.keyboard.up("ArrowLeft")
     cart_page.select_option("select", "1")
     assert 2 < seconds["0.25"] / seconds["1"] < 8
+
+
+@pytest.mark.parametrize(("wish", "shown"), [("reduce", "still"), ("no-preference", "png")])
+def test_animation_respects_the_wish_for_reduced_motion(browser, wish, shown):
+    animation = vpg.animate_episode(np.random.default_rng(0).normal(0, 0.1, (5, 4)), "Shaking")
+    page = browser.new_page(reduced_motion=wish)
+    page.set_content(animation._repr_html_())
+    source = page.evaluate("document.querySelector('img').currentSrc")
+    assert base64.b64decode(source.split(",")[1]) == getattr(animation, shown)
+    page.close()
 
 
 @pytest.fixture(scope="module")

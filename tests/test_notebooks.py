@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from make_exercises import ANSWER, checks_of
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -20,7 +21,8 @@ SIX_FUNCTIONS = {
     "train": "05_training",
 }
 MACHINE = re.compile(r"/home/|/root/|/tmp/|/Users/|\\Users\\|0x[0-9a-f]{6,}|site-packages")
-KNOWN_TAGS = {"exercise", "check", "nbval-ignore-output"}
+KNOWN_TAGS = {"exercise", "check", "setup", "spoils", "nbval-ignore-output"}
+KNOWN_METADATA = {"tags", "exercise", "question", "quiz"}
 
 
 def read(path):
@@ -73,13 +75,38 @@ def test_the_helper_s_six_functions_stand_together_and_in_order():
     assert names[:6] == list(SIX_FUNCTIONS)
 
 
-def test_an_exercise_holds_one_function_and_its_check_follows(lesson):
+def test_an_exercise_holds_one_documented_function_and_its_checks_follow(lesson):
     cells = code_cells(lesson)
-    for cell, following in zip(cells, cells[1:], strict=False):
+    for place, cell in enumerate(cells):
         if "exercise" in cell.metadata.get("tags", []):
-            (name,) = functions(cell.source)
-            assert len(ast.parse(cell.source).body) == 1
-            assert "check" in following.metadata.get("tags", []) and name in following.source
+            ((name, function),) = functions(cell.source).items()
+            assert len(ast.parse(cell.source).body) == 1 and ast.get_docstring(function)
+            following = [each for each in cells[place + 1 :] if "setup" not in each.metadata.get("tags", [])]
+            checks = checks_of(lesson, name)
+            assert 0 < len(checks) == len(cell.metadata["exercise"]["points"])
+            assert following[: len(checks)] == checks
+
+
+def test_lessons_have_exercises_of_every_kind(lesson):
+    """One function at least, one prediction, one line to find; hints that grow, and a quiz of three."""
+    exercises = [cell.metadata["exercise"] for cell in code_cells(lesson, "exercise")]
+    questions = [cell.metadata["question"] for cell in lesson.cells if "question" in cell.metadata]
+    assert exercises and {question["kind"] for question in questions} == {"predict", "find"}
+    assert len(lesson.cells[-1].metadata["quiz"]) == 3
+    assert all(2 <= len(settings["hints"]) <= 3 for settings in exercises)
+    for settings in [*exercises, *questions]:
+        assert 1 <= settings["stars"] <= 4 and settings["minutes"] >= 1 and min(settings["points"]) >= 1
+    for question in [*questions, *lesson.cells[-1].metadata["quiz"]]:
+        sentences = list(question["choices"].values())
+        assert question["answer"] in question["choices"] and len(set(sentences)) == len(sentences) >= 3
+        assert set(question.get("texts", question["choices"])) == set(question["choices"])
+        assert all(choice == choice.strip().lower() for choice in question["choices"])
+
+
+def test_a_question_ends_in_its_folded_answer(lesson):
+    for cell in lesson.cells:
+        if "question" in cell.metadata:
+            assert len(ANSWER.findall(cell.source)) == 1 and cell.source.endswith("</details>")
 
 
 def test_a_check_asserts_and_says_what_is_wrong(lesson):
@@ -99,7 +126,7 @@ def test_executed_in_order_without_errors_or_stderr(lesson):
 def test_nothing_of_the_machine_that_ran_it_is_left(lesson):
     assert set(lesson.metadata) == {"kernelspec", "language_info"}
     for cell in lesson.cells:
-        assert set(cell.metadata) <= {"tags"} and set(cell.metadata.get("tags", [])) <= KNOWN_TAGS
+        assert set(cell.metadata) <= KNOWN_METADATA and set(cell.metadata.get("tags", [])) <= KNOWN_TAGS
         texts = [cell.source]
         for output in cell.get("outputs", []):
             texts += [output.get("text", "")] + [

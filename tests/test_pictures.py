@@ -1,5 +1,6 @@
 """What pictures show, read back from the figure; and that each one says what it shows."""
 
+import base64
 import io
 import math
 from xml.etree import ElementTree
@@ -73,6 +74,27 @@ def test_animation_is_one_frame_a_step_in_real_time_and_small():
     assert sum(durations[:-1]) == 199 * 20 and durations[-1] > 1_000
     assert len(animation._repr_png_()) <= 40_000
     assert "Swinging" in repr(animation)
+
+
+@pytest.mark.parametrize("steps", [10, 60, 200])
+def test_animation_moves_for_five_seconds_at_most_and_has_a_still(steps):
+    observations = np.random.default_rng(0).normal(0, 0.1, (steps, 4))
+    animation = vpg.animate_episode(observations, "Swinging")
+    image = Image.open(io.BytesIO(animation.png))
+    assert image.info["loop"] >= 1 and image.info["loop"] * (steps - 1) * 20 <= 5_000
+    still = Image.open(io.BytesIO(animation.still))
+    image.seek(image.n_frames - 1)
+    assert getattr(still, "n_frames", 1) == 1
+    np.testing.assert_array_equal(np.array(image.convert("RGB")), np.array(still.convert("RGB")))
+
+
+def test_reader_who_asks_for_reduced_motion_gets_the_still():
+    animation = vpg.animate_episode(np.zeros((3, 4)), "Swinging")
+    source, image = ElementTree.fromstring(animation._repr_html_())
+    assert source.get("media") == "(prefers-reduced-motion: reduce)"
+    assert base64.b64decode(source.get("srcset").split(",")[1]) == animation.still
+    assert base64.b64decode(image.get("src").split(",")[1]) == animation.png
+    assert image.get("alt") == animation.description
 
 
 def test_animation_follows_the_cart():

@@ -758,7 +758,8 @@ def draw_cart(observation: Sequence[float], said: str = "") -> str:
 def slide(draw: Callable[..., str | Picture], live: bool = True, play: str = "", **controls):
     """Show draw(**values), an SVG string or a Picture, under one control per keyword; redraw when one moves.
 
-    A control is (low, high, start), a slider of numbers, whole ones where all three are; or a list of choices.
+    A control is (low, high, start), a slider of numbers, whole ones where all three are; or a list of choices,
+    of which the first is the start; or a pair of such a list and another start.
     With live=False it redraws when a control is let go: for drawings that take longer than a blink. play names a
     control of whole numbers that gets buttons to play and pause, ten values a second.
     """
@@ -768,7 +769,9 @@ def slide(draw: Callable[..., str | Picture], live: bool = True, play: str = "",
         wide = {"description": label, "style": {"description_width": "130px"}, "layout": {"width": "520px"}}
         wide["continuous_update"] = live
         if isinstance(control, list):
-            inputs[name] = widgets.SelectionSlider(options=control, value=control[0], **wide)
+            control = control, control[0]
+        if isinstance(control[0], list):
+            inputs[name] = widgets.SelectionSlider(options=control[0], value=control[1], **wide)
         else:
             low, high, start = control
             whole = all(isinstance(number, int) for number in control)
@@ -779,16 +782,18 @@ def slide(draw: Callable[..., str | Picture], live: bool = True, play: str = "",
             player = widgets.Play(min=low, max=high, value=start, interval=100)
             widgets.jslink((player, "value"), (inputs[name], "value"))
             rows[-1] = widgets.HBox([player, inputs[name]])
-    view = widgets.HTML()
+    view, status = widgets.HTML(), widgets.Label()
 
     def redraw(change=None):
+        status.value = "" if live else "drawing ..."
         drawn = draw(**{name: control.value for name, control in inputs.items()})
         view.value = drawn if isinstance(drawn, str) else drawn.to_html()
+        status.value = ""
 
     for control in inputs.values():
         control.observe(redraw, "value")
     redraw()
-    return widgets.VBox([*rows, view])
+    return widgets.VBox([*rows, view] if live else [*rows, status, view])
 
 
 def drive_cart() -> Page:
@@ -801,7 +806,7 @@ def drive_cart() -> Page:
 
 
 _DRIVE_CART = """
-<div class="vpg-drive" data-lm-suppress-shortcuts="true" tabindex="0" role="application"
+<div class="vpg-drive" data-lm-suppress-shortcuts="true" tabindex="0" role="application" style="padding:6px"
      aria-label="Drive the cart: the left and right arrow keys push it, Enter starts a new episode">
   <p>Run this cell, and here you drive the cart with the arrow keys or two buttons.</p>
 </div>
@@ -813,7 +818,8 @@ for (const root of document.querySelectorAll(".vpg-drive:not([data-ready])")) {
     <div><button data-push="0">&#9664; push left</button> <button data-push="1">push right &#9654;</button>
     <button data-new>new episode</button> <label>speed <select><option value="1">real time</option>
     <option value="0.5">half</option><option value="0.25">quarter</option></select></label></div>
-    <div data-numbers style="font-family:monospace;white-space:pre-wrap"></div><div data-said role="status"></div>`;
+    <div data-numbers style="font-family:monospace;white-space:pre-wrap"></div>
+    <div data-said role="status" style="min-height:1.5em"></div>`;
   const find = name => root.querySelector(name), pen = find("canvas").getContext("2d");
   let state, steps, best = 0, push, playing, clock, behind, frames = 0;
 
@@ -865,8 +871,13 @@ for (const root of document.querySelectorAll(".vpg-drive:not([data-ready])")) {
   const start = () => {
     state = Array.from({length: 4}, () => 0.1 * Math.random() - 0.05);
     [steps, push, playing, behind] = [0, null, false, 0];
-    find("[data-said]").textContent = "Press an arrow key to begin.";
+    invite();
     draw();
+  };
+  const invite = () => {
+    if (playing || steps) return;
+    find("[data-said]").textContent = root.contains(document.activeElement) ?
+      "Press an arrow key to begin." : "Click the picture and press an arrow key to begin, or use the buttons.";
   };
   const begin = side => {
     if (!playing && ended(state, steps)) return;
@@ -886,11 +897,17 @@ for (const root of document.querySelectorAll(".vpg-drive:not([data-ready])")) {
   });
   root.addEventListener("keyup", event => { if (push === keys[event.key]) push = null; });
   for (const button of root.querySelectorAll("[data-push]")) {
-    button.addEventListener("pointerdown", () => begin(Number(button.dataset.push)));
+    button.addEventListener("pointerdown", event => {
+      begin(Number(button.dataset.push));
+      event.preventDefault();  // the keys, Enter for one, stay with the cart
+      root.focus();
+    });
     for (const end of ["pointerup", "pointerleave", "pointercancel"])
       button.addEventListener(end, () => { push = null; });
   }
   find("[data-new]").addEventListener("click", () => { start(); root.focus(); });
+  find("select").addEventListener("change", () => root.focus());
+  for (const turn of ["focusin", "focusout"]) root.addEventListener(turn, () => setTimeout(invite));
   root.cartpole = {step, ended, frames: () => frames, state: () => ({state, steps, best, push, playing})};
   start();
 }
@@ -1108,11 +1125,12 @@ def with_my_functions(*names: str):
     specification = importlib.util.spec_from_file_location("vpg_with_my_functions", __file__)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    header, sections = _read_learners_file()
+    _, sections = _read_learners_file()
     mine = [name for name in names if name in sections]
     # A namespace apart for the learner's cells, so that a helper of theirs may have any name.
-    own = {name: getattr(module, name) for name in SIX_FUNCTIONS}
-    exec("".join([header, *(sections[name] for name in mine)]), own)
+    own = {name: getattr(module, name) for name in SIX_FUNCTIONS} | {"__name__": LEARNERS_FILE.stem}
+    if mine:
+        exec(compile(LEARNERS_FILE.read_text(encoding="utf-8"), str(LEARNERS_FILE), "exec"), own)
     for name in mine:
         setattr(module, name, own[name])
     others = ", ".join(name for name in names if name not in mine)

@@ -49,6 +49,11 @@ def test_slider_redraws_with_the_values_of_all_controls():
     assert view.value == "<p>7 0.5 y</p>"
 
 
+def test_list_of_choices_may_start_anywhere():
+    box = vpg.slide(lambda a, b: f"{a} {b}", a=([1, 2, 3], 2), b=["x", "y"])
+    assert box.children[-1].value == "2 x"
+
+
 def test_player_moves_its_slider():
     box = vpg.slide(lambda step: f"{step}", play="step", step=(0, 9, 0))
     player, slider = box.children[0].children
@@ -167,6 +172,11 @@ def test_keys_and_buttons_push_and_an_episode_ends(cart_page):
     cart_page.mouse.up()
     assert cart_page.evaluate("root.cartpole.state().push") is None
     assert "best" in cart_page.inner_text("[data-numbers]")
+    # The button left the keys with the cart.
+    cart_page.wait_for_function("!root.cartpole.state().playing", timeout=5_000)
+    cart_page.keyboard.press("Enter")
+    assert cart_page.evaluate("root.cartpole.state().steps") == 0
+    assert cart_page.inner_text("[data-said]") == "Press an arrow key to begin."
 
 
 def test_slow_motion_is_slow(cart_page):

@@ -1,0 +1,125 @@
+"""Run an answer to an exercise through its checks, as a notebook would; read the two catalogues of answers.
+
+An answer is code. In wrong_answers.txt and right_answers.txt each begins with a line of the form
+
+    # ==== name of the exercise | what it is | what the first failing check must say (wrong answers only)
+
+and goes on with the code, or with lines that begin with `- ` and `+ `: what changes in the lesson's own code.
+"""
+
+import linecache
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from make_exercises import LESSONS, checks_of, exercise_name, has_tag, read
+from nbformat import NotebookNode
+
+import vpg_helpers as vpg
+
+FOLDER = Path(__file__).parent
+
+
+class Answer(NamedTuple):
+    """An answer to an exercise: its code, and a pattern for what the check must say of it (empty: it passes)."""
+
+    exercise: str
+    label: str
+    code: str
+    said: str
+
+
+def references() -> dict[str, str]:
+    """Return the lessons' own code of every exercise."""
+    return {
+        exercise_name(cell): cell.source for path in LESSONS for cell in read(path).cells if has_tag(cell, "exercise")
+    }
+
+
+def read_catalogue(name: str) -> list[Answer]:
+    """Return the answers of wrong_answers.txt or right_answers.txt."""
+    parts = re.split(r"^# ==== (.+)\n", (FOLDER / name).read_text(), flags=re.M)[1:]
+    answers, known = [], references()
+    for header, code in zip(parts[::2], parts[1::2], strict=True):
+        exercise, label, *said = (part.strip() for part in header.split(" | "))
+        code = code.strip("\n")
+        if re.match(r"[-+] ", code):
+            code = change(known[exercise], code)
+        answers.append(Answer(exercise, label, code, said[0] if said else ""))
+    return answers
+
+
+def change(source: str, lines: str) -> str:
+    """Replace each run of `- ` lines, which must occur once, by the `+ ` lines behind it."""
+    for block in re.findall(r"(?:^- .*\n?)+(?:^\+ .*\n?)*", lines + "\n", flags=re.M):
+        old = "".join(line[2:] + "\n" for line in block.splitlines() if line.startswith("- "))
+        new = "".join(line[2:] + "\n" for line in block.splitlines() if line.startswith("+ "))
+        if (source + "\n").count(old) != 1:
+            raise ValueError(f"occurs {(source + chr(10)).count(old)} times, must once:\n{old}")
+        source = (source + "\n").replace(old, new).rstrip("\n")
+    return source
+
+
+class Stage:
+    """The lesson of one exercise, ready to judge answers: its set-up cells, the exercises before it, its checks."""
+
+    def __init__(self, exercise: str):
+        (self.lesson,) = [
+            lesson
+            for lesson in map(read, LESSONS)
+            if any(has_tag(cell, "exercise") and exercise_name(cell) == exercise for cell in lesson.cells)
+        ]
+        self.exercise, self.cells = exercise, []
+        checks = checks_of(self.lesson, exercise)
+        for cell in self.lesson.cells:
+            if cell is checks[-1]:
+                break
+            if has_tag(cell, "setup") or has_tag(cell, "exercise"):
+                self.cells.append(cell)
+        self.checks = [check.source for check in checks]
+
+    def judge(self, code: str) -> list[str]:
+        """Return what every check says of an answer: an empty string where it passes."""
+        namespace = {"__name__": "__main__"}
+        for cell in self.cells:
+            is_answer = has_tag(cell, "exercise") and exercise_name(cell) == self.exercise
+            run(code if is_answer else cell.source, namespace)
+        verdicts = []
+        for check in self.checks:
+            try:
+                run(check, namespace)
+                verdicts.append("")
+            except vpg.CheckFailed as failure:
+                verdicts.append(str(failure))
+        return verdicts
+
+
+def right_solutions() -> dict[str, dict[str, str]]:
+    """Return what fills each blank of the edition rightly: notebook -> grade_id -> source of the cell."""
+    solutions, known = {}, references()
+    for path in LESSONS:
+        cells = read(path).cells
+        questions = [cell.metadata["question"] for cell in cells if "question" in cell.metadata]
+        solutions[path.name] = {
+            question["name"]: f'{question["name"]} = "{question["answer"]}"'
+            for question in [*questions, *cells[-1].metadata["quiz"]]
+        }
+        names = [exercise_name(cell) for cell in cells if has_tag(cell, "exercise")]
+        solutions[path.name] |= {name: known[name] for name in names}
+    return solutions
+
+
+def fill_in(notebook: NotebookNode, solutions: dict[str, str]) -> NotebookNode:
+    """Write solutions, by grade_id, into the cells of an exercise notebook that are meant for them."""
+    for cell in notebook.cells:
+        grading = cell.metadata.get("nbgrader", {})
+        if grading.get("solution") and grading["grade_id"] in solutions:
+            cell.source = solutions[grading["grade_id"]]
+    return notebook
+
+
+def run(code, namespace):
+    """Execute code so that error messages can quote its lines, as a notebook cell's."""
+    name = f"<cell {hash(code)}>"
+    linecache.cache[name] = len(code), None, code.splitlines(keepends=True), name
+    exec(compile(code, name, "exec"), namespace)

@@ -1,0 +1,221 @@
+"""The file in which a learner's functions are kept: nothing is lost, and what is kept runs by itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from catalogue import read_catalogue, references, run
+from make_exercises import seal
+
+import vpg_helpers as vpg
+
+SIX = {name: source for name, source in references().items() if name in vpg.SIX_FUNCTIONS}
+FILE = vpg.LEARNERS_FILE
+HEAD = vpg._HEADER  # what the set-up cells of the lessons import
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def define(source, head=HEAD):
+    """Run a cell as a notebook does and return its namespace."""
+    namespace = {"__name__": "__main__", "vpg": vpg}
+    exec(head, namespace)
+    run(source, namespace)
+    return namespace
+
+
+def keep(name, source):
+    return vpg.keep(name, define(source)[name])
+
+
+def test_what_is_kept_is_a_program_that_trains(tmp_path):
+    for name, source in SIX.items():
+        assert keep(name, source) == "Kept in my_agent.py."
+    text = FILE.read_text()
+    assert all(source in text for source in SIX.values())
+    FILE.write_text(text.replace("epochs=80", "epochs=2, max_timesteps=60"))
+    printed = subprocess.run([sys.executable, FILE], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    lines = printed.splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2"] and all(float(line.split()[1]) > 5 for line in lines)
+    assert "vpg" not in text
+
+
+def test_a_hand_edited_program_and_header_stay():
+    for name, source in SIX.items():
+        keep(name, source)
+    FILE.write_text(
+        FILE.read_text().replace("epochs=80", "epochs=99").replace("import copy\n", "import copy\nimport csv\n")
+    )
+    keep(
+        "get_action",
+        SIX["get_action"]
+        .replace("action = ", "rolled = ")
+        .replace("action.", "rolled.")
+        .replace("(action)", "(rolled)"),
+    )
+    assert "epochs=99" in FILE.read_text() and "import csv" in FILE.read_text() and "rolled" in FILE.read_text()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [each for each in read_catalogue("right_answers.txt") if each.exercise in SIX],
+    ids=lambda each: each.label,
+)
+def test_every_right_answer_can_be_kept_and_fetched(answer):
+    assert keep(answer.exercise, answer.code) == "Kept in my_agent.py."
+    mine = vpg.with_my_functions(answer.exercise)
+    assert getattr(mine, answer.exercise).__code__.co_filename == str(FILE)
+
+
+def test_version_before_is_kept_and_equal_ones_are_not_written_again():
+    keep("get_policy", SIX["get_policy"])
+    first = FILE.read_text()
+    keep(
+        "get_policy",
+        SIX["get_policy"].replace("logits", "preferences", 1).replace("logits=logits", "logits=preferences"),
+    )
+    second = FILE.read_text()
+    assert second != first and Path("my_agent.previous.py").read_text() == first
+    keep(
+        "get_policy",
+        SIX["get_policy"].replace("logits", "preferences", 1).replace("logits=logits", "logits=preferences"),
+    )
+    assert FILE.read_text() == second and Path("my_agent.previous.py").read_text() == first
+
+
+def test_interrupted_writing_leaves_the_old_file(monkeypatch):
+    keep("get_policy", SIX["get_policy"])
+    before = FILE.read_text()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(vpg.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        keep("get_action", SIX["get_action"])
+    assert FILE.read_text() == before
+
+
+@pytest.mark.parametrize("broken", ["def get_policy(:\n", "import no_such_module\n", "1 / 0\n"])
+def test_broken_file_is_reported_and_set_aside(broken, capsys):
+    for number in (1, 2):
+        FILE.write_text(broken)
+        mine = vpg.with_my_functions("get_policy")
+        said = capsys.readouterr().out
+        assert "my_agent.py does not run" in said and f"my_agent.broken-{number}.py" in said
+        assert "Yours: none. The reference: get_policy." in said
+        assert not FILE.exists() and Path(f"my_agent.broken-{number}.py").read_text() == broken
+        assert mine.get_policy.__code__.co_filename == vpg.__file__
+
+
+def test_only_what_defines_something_is_kept():
+    source = SIX["create_model"].replace("return nn.Sequential(", "assert LIMIT\n    return nn.Sequential(")
+    tried = f"import string\nLIMIT = 3\n{source}\n\nmodel = create_model(4, 2)\nprint(model)\n"
+    keep("create_model", tried)
+    kept = FILE.read_text()
+    assert "import string" in kept and "LIMIT = 3" in kept and "print(model)" not in kept and "model = " not in kept
+
+
+def test_a_function_given_by_assignment_is_kept():
+    source = "get_policy = lambda model, observation: Categorical(logits=model(torch.as_tensor(observation)))"
+    assert keep("get_policy", source) == "Kept in my_agent.py."
+
+
+def test_a_function_that_leans_on_another_cell_is_not_kept():
+    source = "def get_policy(model, observation):\n    return Categorical(logits=ask(model, observation))"
+    assert (
+        keep("get_policy", source)
+        == "Not kept: get_policy uses ask of another cell; define it in the cell of get_policy."
+    )
+    source = "def get_policy(model: Network, observation):\n    return Categorical(logits=model(observation))"
+    namespace = define(source, HEAD + "\nNetwork = nn.Module\n")
+    assert "name 'Network' is not defined" in vpg.keep("get_policy", namespace["get_policy"])
+    assert not FILE.exists()
+
+
+def test_two_cells_with_a_helper_of_the_same_name_are_told_apart():
+    helper = "def ask(model, observation):\n    return model(torch.as_tensor(observation))\n\n"
+    keep(
+        "get_policy",
+        helper + "def get_policy(model, observation):\n    return Categorical(logits=ask(model, observation))",
+    )
+    before = FILE.read_text()
+    said = keep("get_action", helper + SIX["get_action"])
+    assert said == "Not kept: get_action's cell and another one both define ask; rename one."
+    assert FILE.read_text() == before
+
+
+def test_a_function_from_nowhere_is_not_kept():
+    assert vpg.keep("get_policy", len).startswith("Not kept: get_policy was not defined")
+
+
+def test_all_functions_call_each_other_in_one_namespace():
+    """The namespace trap: what is the learner's is used wherever it is called, and the rest is the reference."""
+    marked = SIX["get_policy"].replace("    logits =", "    CALLS.append(1)\n    logits =")
+    keep("get_policy", "CALLS = []\n" + marked)
+    keep("train_one_epoch", SIX["train_one_epoch"])
+    mine = vpg.with_my_functions("create_model", "get_policy", "train_one_epoch")
+    calls = mine.get_policy.__globals__["CALLS"]
+    for train in (mine.train, mine.train_seeds):  # the reference's train, and the batches
+        calls.clear()
+        train(**({"seeds": [0]} if train is mine.train_seeds else {}), epochs=1, max_timesteps=20)
+        assert calls
+    assert mine.train_one_epoch is not vpg.train_one_epoch and mine.train.__globals__["get_policy"] is mine.get_policy
+    assert vpg.get_policy.__globals__ is vars(vpg), "the module itself is left alone"
+
+
+def test_a_helper_of_the_learner_s_may_have_any_name():
+    keep(
+        "get_policy",
+        "def slide(x):\n    return x\n\n" + SIX["get_policy"].replace("logits=logits", "logits=slide(logits)"),
+    )
+    mine = vpg.with_my_functions("get_policy")
+    assert mine.slide.__code__.co_filename == vpg.__file__
+
+
+# --- going on -----------------------------------------------------------------------------------------------
+
+
+def pass_check(function, claim="does what it should"):
+    with vpg.checking(function, claim):
+        pass
+
+
+def test_passed_function_is_kept_and_used(capsys):
+    namespace = define(SIX["get_policy"])
+    pass_check(namespace["get_policy"])
+    mine = namespace["get_policy"]
+    vpg.go_on("get_policy", namespace, seal("get_policy = None"))
+    assert namespace["get_policy"] is mine and FILE.exists()
+    assert "get_policy: yours from here on. Kept in my_agent.py." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("claims", [(), ("one",)])
+def test_function_that_has_not_passed_every_check_makes_way_for_the_reference(claims, capsys):
+    namespace = define(SIX["get_policy"])
+    for claim in claims:
+        pass_check(namespace["get_policy"], claim)
+    vpg.go_on("get_policy", namespace, seal("get_policy = 'reference'"), claims=2)
+    assert namespace["get_policy"] == "reference" and not FILE.exists()
+    assert "get_policy: the reference from here on" in capsys.readouterr().out
+
+
+def test_a_check_that_fails_later_takes_the_pass_back():
+    namespace = define(SIX["get_policy"])
+    pass_check(namespace["get_policy"])
+    with pytest.raises(vpg.CheckFailed), vpg.checking(namespace["get_policy"]):
+        raise AssertionError("no")
+    vpg.go_on("get_policy", namespace, seal("get_policy = 'reference'"))
+    assert namespace["get_policy"] == "reference"
+
+
+def test_a_rewritten_function_must_pass_again():
+    namespace = define(SIX["get_policy"])
+    pass_check(namespace["get_policy"])
+    run(SIX["get_policy"] + "\n", namespace)
+    vpg.go_on("get_policy", namespace, seal("get_policy = 'reference'"))
+    assert namespace["get_policy"] == "reference"

@@ -12,6 +12,7 @@ and for every choice the sentence that says why. A cell tagged `spoils` shows wh
 import argparse
 import ast
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -73,6 +74,7 @@ def checks_of(lesson: NotebookNode, name: str) -> list[NotebookNode]:
     ]
 
 
+@functools.cache
 def earlier_functions(path: Path) -> list[str]:
     """Return the exercises of the lessons before this one which the helper holds too: what an agent is made of."""
     helper = {node.name for node in ast.parse((ROOT / "vpg_helpers.py").read_text()).body if hasattr(node, "name")}

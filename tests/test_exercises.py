@@ -97,10 +97,14 @@ def test_question_takes_the_right_choice_and_says_why_others_are_wrong(question,
 # --- the verdict itself -------------------------------------------------------------------------------------
 
 
-def test_check_passes_on_what_is_not_a_verdict():
-    """An interrupt, nbgrader's time-out for one, is no wrong answer."""
-    with pytest.raises(KeyboardInterrupt), vpg.checking(len):
+def test_interrupt_is_no_verdict_and_an_endless_loop_runs_once():
+    def endless():
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), vpg.checking(endless):
+        endless()
+    with pytest.raises(vpg.CheckFailed, match="endless: it was interrupted before"), vpg.checking(endless, "ends"):
+        endless()
 
 
 def test_verdict_is_one_line_in_a_notebook():

@@ -268,6 +268,7 @@ def wait_until_run(page):
         }""",
         timeout=180_000,
     )
+    assert page.locator('[data-mime-type="application/vnd.jupyter.stderr"], .jp-mod-error').count() == 0
 
 
 def run_all(*arguments, **settings):
@@ -316,12 +317,12 @@ def test_sliders_redraw_in_jupyterlab(browser, jupyter):
     page.close()
 
 
-# These train for most of a minute; nbval runs their every cell, so the browser does it on demand only.
-LONG = {"04_pseudo_loss.ipynb", "05_training.ipynb", "06_learning_curves.ipynb"}
+# The tests above run lessons 01 and 02; the last three train for most of a minute, and nbval runs their every cell.
+ON_DEMAND = set(LESSONS) - {"03_action.ipynb"}
 
 
 @pytest.mark.parametrize(
-    "lesson", [pytest.param(lesson, marks=pytest.mark.slow if lesson in LONG else ()) for lesson in LESSONS]
+    "lesson", [pytest.param(lesson, marks=pytest.mark.slow if lesson in ON_DEMAND else ()) for lesson in LESSONS]
 )
 def test_lesson_runs_from_top_to_bottom(browser, jupyter, lesson):
     """The saved file tells what every cell did."""

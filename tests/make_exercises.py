@@ -31,7 +31,8 @@ ANSWER = re.compile(r"\n*<details><summary>Answer</summary>.*?</details>", re.S)
 WELCOME = (
     "**Exercise edition.** Where a cell says `raise NotImplementedError`, the code is yours to write; where a name is "
     "set to `...`, the answer. Run the check below it, read what it says, and mend. Hints unfold one by one. Functions "
-    "that pass are kept in `my_agent.py` beside this notebook, and later lessons use them."
+    "that pass are kept in `my_agent.py` beside this notebook, and later lessons use them. The exercises take "
+    "{minutes} minutes on top of the reading, and give {points} points."
 )
 
 
@@ -98,6 +99,21 @@ def grading(identifier: str, points: int = 0, solution: bool = False) -> dict:
         "task": False,
     }
     return metadata | ({"points": points} if points else {})
+
+
+def weigh(lesson: NotebookNode) -> dict[str, int]:
+    """Return the minutes and the points of a lesson's exercises, questions and quiz together."""
+    settings = [
+        each
+        for cell in lesson.cells
+        for each in [cell.metadata.get("exercise"), cell.metadata.get("question"), *cell.metadata.get("quiz", [])]
+        if each
+    ]
+    return {
+        "exercises": len(settings),
+        "minutes": sum(each["minutes"] for each in settings),
+        "points": sum(sum(each["points"]) for each in settings),
+    }
 
 
 def describe(settings: dict) -> str:
@@ -214,7 +230,7 @@ def make(path: Path, with_reference: bool = True) -> NotebookNode:
                 cells += make_question(question, quiz)
             cells.append(new_markdown_cell(after))
         else:
-            text = f"{cell.source}\n\n{WELCOME}" if place == 0 else cell.source
+            text = f"{cell.source}\n\n{WELCOME.format(**weigh(lesson))}" if place == 0 else cell.source
             cells.append(new_markdown_cell(text))
         follows_question |= bool(settings) or "**Predict first.**" in cell.source
     return finish(path, lesson, cells)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 from catalogue import fill_in, references, right_solutions, run
-from make_exercises import EDITION, LESSONS, blank, has_tag, make, read
+from make_exercises import EDITION, LESSONS, blank, exercise_name, has_tag, make, read, weigh
 
 import vpg_helpers as vpg
 
@@ -84,6 +84,23 @@ def test_edition_folds_hints_and_reference(edition):
 def test_class_edition_has_no_folded_reference():
     cells = make(LESSONS[0], with_reference=False).cells
     assert not any("The reference</summary>" in cell.source for cell in cells)
+
+
+def test_teacher_s_table_is_right():
+    text = (EDITION / "README.md").read_text()
+    lessons = [read(path) for path in LESSONS]
+    for path, lesson in zip(LESSONS, lessons, strict=True):
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| [{path.stem}]({path.name})")]
+        _, _, functions, reading, exercises, points_, _ = (part.strip() for part in row.split("|"))
+        names = [exercise_name(cell) for cell in lesson.cells if has_tag(cell, "exercise")]
+        assert functions == ", ".join(f"`{name}`" for name in names)
+        assert f"**Time:** {reading} minutes" in lesson.cells[0].source
+        assert {"minutes": int(exercises), "points": int(points_)}.items() <= weigh(lesson).items()
+    kinds = [
+        cell.metadata["question"]["kind"] for lesson in lessons for cell in lesson.cells if "question" in cell.metadata
+    ]
+    counts = len(references()), kinds.count("predict"), kinds.count("find"), 3 * len(LESSONS)
+    assert tuple(map(int, re.findall(r"\d+", text.split("\n")[2])))[:4] == counts
 
 
 def test_cells_carry_nbgrader_metadata(edition):

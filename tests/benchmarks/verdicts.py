@@ -1,0 +1,63 @@
+"""Do the checks judge right, every time? Print, for each exercise, refused and accepted answers and seconds.
+
+    python tests/benchmarks/verdicts.py              # twenty rounds, each with other random numbers
+    python tests/benchmarks/verdicts.py --rounds 1
+
+Wrong answers must be refused with their own message, right ones accepted, in every round.
+"""
+
+import argparse
+import contextlib
+import io
+import re
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from catalogue import Stage, read_catalogue, references  # noqa: E402
+
+
+def count(stage, answers):
+    """Return how many of the answers get the verdict that they should."""
+    judged = 0
+    for answer in answers:
+        failures = [said for said in stage.judge(answer.code) if said]
+        judged += bool(failures and re.search(answer.said, failures[0])) if answer.said else not failures
+    return judged
+
+
+def main():
+    """Judge both catalogues round after round."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    rounds = parser.parse_args().rounds
+    warnings.simplefilter("ignore")  # of mistakes that PyTorch itself frowns at
+    wrong, right = read_catalogue("wrong_answers.txt"), read_catalogue("right_answers.txt")
+    totals = np.zeros(4, int)
+    print(f"{'exercise':30}{'wrong refused':>16}{'right accepted':>16}{'check, s (longest)':>20}")
+    for exercise, reference in references().items():
+        stage, sums, longest = Stage(exercise), np.zeros(4, int), 0.0
+        mistakes = [answer for answer in wrong if answer.exercise == exercise]
+        styles = [answer for answer in right if answer.exercise == exercise]
+        for number in range(rounds):
+            np.random.seed(1_000 + number)
+            torch.manual_seed(2_000 + number)
+            with contextlib.redirect_stdout(io.StringIO()):
+                sums += count(stage, mistakes), len(mistakes), count(stage, styles), len(styles)
+                start = time.perf_counter()
+                stage.judge(reference)
+                longest = max(longest, time.perf_counter() - start)
+        totals += sums
+        print(f"{exercise:30}{sums[0]:>8} / {sums[1]:<5}{sums[2]:>8} / {sums[3]:<5}{longest:>20.2f}")
+    print(f"{'all':30}{totals[0]:>8} / {totals[1]:<5}{totals[2]:>8} / {totals[3]:<5}")
+    sys.exit(int(totals[0] != totals[1] or totals[2] != totals[3]))
+
+
+if __name__ == "__main__":
+    main()

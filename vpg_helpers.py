@@ -31,6 +31,7 @@ import gymnasium as gym
 import ipywidgets as widgets
 import numpy as np
 import torch
+from IPython import get_ipython
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -776,6 +777,8 @@ def slide(draw: Callable[..., str | Picture], live: bool = True, play: str = "",
             low, high, start = control
             whole = all(isinstance(number, int) for number in control)
             kind, step = (widgets.IntSlider, 1) if whole else (widgets.FloatSlider, (high - low) / 100)
+            if step < 0.01:
+                wide["readout_format"] = ".3f"
             inputs[name] = kind(min=low, max=high, value=start, step=step, **wide)
         rows.append(inputs[name])
         if name == play:
@@ -921,7 +924,11 @@ for (const root of document.querySelectorAll(".vpg-drive:not([data-ready])")) {
 
 SIX_FUNCTIONS = ("create_model", "get_policy", "get_action", "calculate_loss", "train_one_epoch", "train")
 LEARNERS_FILE = Path("my_agent.py")  # beside the notebook, which is where its kernel works
-_HEADER = '''"""My own agent: the exercise notebooks write each function here that passes its check, and read it."""
+_HEADER = '''"""My own agent: the exercise notebooks write each of the six functions here once it has passed its checks.
+
+What you change here is used as it is and not checked again. The version before is in my_agent.previous.py; to begin
+anew, delete both.
+"""
 
 import copy
 import math
@@ -939,6 +946,12 @@ _PROGRAM = """if __name__ == "__main__":
 """
 _passed: dict[Callable, set[str]] = {}  # which claims a function was seen to keep
 _interrupted: set[Callable] = set()  # functions that somebody, or a grader's time-out, had to stop
+_references: set[Callable] = set()  # functions that go_on put in the place of a learner's
+_REMARKS = {  # what an error message is often about
+    "None": "a function without a return gives None",
+    "mat1 and mat2": "a layer takes as many numbers as the layer before it gives",
+    "element tensor": "functions of math take one number; torch has them for tensors",
+}
 
 
 class CheckFailed(AssertionError):  # noqa: N818
@@ -962,6 +975,10 @@ def checking(exercise: Callable, claim: str = "does what it should"):
     name = getattr(exercise, "__name__", "the exercise")
     stopped = f"{name}: it was interrupted before; does its loop end? Run its cell again to try again"
     _require(exercise not in _interrupted, stopped, CheckFailed)
+    put_there = f"{name}: not written yet; this is the reference. Run your own cell, then this check"
+    _require(exercise not in _references, put_there, NotWrittenYet)
+    older = f"{name}: the cell that you ran last did not define it, so this is an older version; what did it say?"
+    _require(not _is_older(exercise, name), older, CheckFailed)
     claims = _passed.setdefault(exercise, set())
     claims.discard(claim)
     try:
@@ -972,18 +989,29 @@ def checking(exercise: Callable, claim: str = "does what it should"):
     except NotImplementedError:
         raise NotWrittenYet(f"{name}: not written yet") from None
     except AssertionError as error:
-        raise CheckFailed(f"{name}: {error}") from None
+        raise CheckFailed(f"{name}: {_remark(str(error))}") from None
     except Exception as error:
         raise CheckFailed(f"{name}: {_locate(error, exercise)}") from None
     claims.add(claim)
     print(name, claim)
 
 
+def _is_older(exercise, name):
+    """Tell whether a notebook's last cell with this function failed, and left an earlier one in force."""
+    shell, code = get_ipython(), getattr(exercise, "__code__", None)
+    cells = shell.user_ns.get("In", []) if shell and code else []
+    written = [cell.strip() for cell in cells if re.search(rf"^def {name}\b", cell, flags=re.M)]
+    return bool(written) and "".join(linecache.getlines(code.co_filename)).strip() != written[-1]
+
+
+def _remark(said):
+    remarks = [remark for part, remark in _REMARKS.items() if part in said]
+    return f"{said} ({'; '.join(remarks)})" if remarks else said
+
+
 def _locate(error, exercise):
     """Say which error came up, and on which line of the learner's cell, if it was there."""
-    said = f"{type(error).__name__}: {error}"
-    if "NoneType" in said:
-        said += " (a function without a return gives None)"
+    said = _remark(f"{type(error).__name__}: {error}".partition("\n")[0])
     cell = getattr(getattr(exercise, "__code__", None), "co_filename", None)
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == cell]
     if lines:
@@ -1021,6 +1049,7 @@ def go_on(name: str, namespace: dict, sealed_reference: str, claims: int = 1):
         print(f"{name}: yours from here on.", keep(name, function) if name in SIX_FUNCTIONS else "")
     else:
         exec(_unseal(sealed_reference), namespace)
+        _references.add(namespace[name])
         print(f"{name}: the reference from here on. Once yours passes its check, run this cell again.")
 
 
@@ -1117,7 +1146,7 @@ def _read_learners_file():
         os.replace(LEARNERS_FILE, aside)
         print(
             f"{LEARNERS_FILE} does not run ({type(error).__name__}: {error}). It is now {aside}; nothing is lost: "
-            f"mend it and rename it back, or run your cells and their checks again."
+            f"run your cells and their checks again, or mend it and copy its functions into a new {LEARNERS_FILE}."
         )
         return _HEADER, {}
     header, *rest = re.split(r"^\n# ---- (\w+) ----\n\n", text, flags=re.M)

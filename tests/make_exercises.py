@@ -28,12 +28,13 @@ LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EDITION = ROOT / "notebooks" / "exercises"
 ANSWER = re.compile(r"\n*<details><summary>Answer</summary>.*?</details>", re.S)
 
-WELCOME = (
-    "**Exercise edition.** Where a cell says `raise NotImplementedError`, the code is yours to write; where a name is "
-    "set to `...`, the answer. Run the check below it, read what it says, and mend. Hints unfold one by one. Functions "
-    "that pass are kept in `my_agent.py` beside this notebook, and later lessons use them. The exercises take "
-    "{minutes} minutes on top of the reading, and give {points} points."
-)
+WELCOME = """\
+**Exercise edition.** Where a cell says `raise NotImplementedError`, the code is yours to write; where a name is set to
+`...`, the answer. Run the cells one by one. A check says in one line what is wrong: mend it and run both cells again,
+or go on with the next cell. Hints unfold one by one. The lesson's main function is kept in `my_agent.py` beside this
+notebook once it has passed, and later lessons use it. The exercises take {minutes} minutes on top of the reading, and
+give {points} points.""".replace("\n", " ")
+AFTERWARDS = "<details><summary>Once you have answered</summary>\n\n{}\n\n</details>"
 
 
 def seal(text: str) -> str:
@@ -230,10 +231,18 @@ def make(path: Path, with_reference: bool = True) -> NotebookNode:
                 cells += make_question(question, quiz)
             cells.append(new_markdown_cell(after))
         else:
-            text = f"{cell.source}\n\n{WELCOME.format(**weigh(lesson))}" if place == 0 else cell.source
-            cells.append(new_markdown_cell(text))
+            cells.append(new_markdown_cell(edit(cell, place, lesson)))
         follows_question |= bool(settings) or "**Predict first.**" in cell.source
     return finish(path, lesson, cells)
+
+
+def edit(cell, place, lesson):
+    """Return the text of a cell as the edition has it: what would answer the question before it is folded."""
+    if place == 0:
+        return f"{cell.source}\n\n{WELCOME.format(**weigh(lesson))}"
+    if "question" in lesson.cells[place - 1].metadata and "##" not in cell.source:
+        return AFTERWARDS.format(cell.source)
+    return cell.source.replace("**Predict first.**", "**Predict first** (no points).")
 
 
 def finish(path, lesson, cells):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,35 @@ def test_a_rewritten_function_must_pass_again():
     run(SIX["get_policy"] + "\n", namespace)
     vpg.go_on("get_policy", namespace, seal("get_policy = 'reference'"))
     assert namespace["get_policy"] == "reference"
+
+
+def test_reference_does_not_pass_for_the_learner_s(capsys):
+    namespace = define(SIX["get_policy"])
+    vpg.go_on("get_policy", namespace, seal(SIX["get_policy"]))
+    with pytest.raises(vpg.NotWrittenYet, match="get_policy: not written yet; this is the reference"):
+        pass_check(namespace["get_policy"])
+    vpg.go_on("get_policy", namespace, seal(SIX["get_policy"]))
+    assert "yours from here on" not in capsys.readouterr().out and not FILE.exists()
+
+
+def test_older_version_does_not_pass_after_a_cell_that_failed(monkeypatch):
+    function = define(SIX["get_policy"])["get_policy"]
+    cells = [SIX["get_policy"], "1 + 1"]
+    monkeypatch.setattr(vpg, "get_ipython", lambda: types.SimpleNamespace(user_ns={"In": cells}))
+    pass_check(function)
+    cells.append("def get_policy(:")
+    with pytest.raises(vpg.CheckFailed, match="get_policy: the cell that you ran last did not define it"):
+        pass_check(function)
+
+
+@pytest.mark.parametrize(
+    ("error", "remark"),
+    [
+        (AssertionError("expected 3, got None"), "a function without a return gives None"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "a layer takes as many numbers"),
+        (TypeError("only one element tensors can be converted to Python scalars"), "torch has them for tensors"),
+    ],
+)
+def test_puzzling_errors_get_a_remark(error, remark):
+    with pytest.raises(vpg.CheckFailed, match=remark), vpg.checking(len):
+        raise error

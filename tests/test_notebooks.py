@@ -87,6 +87,16 @@ def test_an_exercise_holds_one_documented_function_and_its_checks_follow(lesson)
             assert following[: len(checks)] == checks
 
 
+def test_no_other_cell_takes_the_name_of_an_exercise(lesson):
+    """Or a learner who comes back to an exercise would have a check judge a tensor."""
+    names = {name for cell in code_cells(lesson, "exercise") for name in functions(cell.source)}
+    names |= {cell.metadata["question"]["name"] for cell in lesson.cells if "question" in cell.metadata}
+    for cell in code_cells(lesson):
+        if "exercise" not in cell.metadata.get("tags", []):
+            nodes = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)]
+            assert not names & {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+
+
 def test_lessons_have_exercises_of_every_kind(lesson):
     """One function at least, one prediction, one line to find; hints that grow, and a quiz of three."""
     exercises = [cell.metadata["exercise"] for cell in code_cells(lesson, "exercise")]

@@ -351,7 +351,7 @@ def take_gradient_step(
     weigh_episode: Callable[[np.ndarray], np.ndarray] = whole_return,
 ):
     """Take the gradient step that train_one_epoch takes, on episodes that were collected before."""
-    weights = np.concatenate([weigh_episode(rewards) for rewards in episodes.split(episodes.rewards)])
+    weights = np.concatenate([weigh_episode(rewards.copy()) for rewards in episodes.split(episodes.rewards)])
     log_probabilities = get_policy(model, episodes.observations).log_prob(torch.as_tensor(episodes.actions))
     loss = calculate_loss(log_probabilities, torch.as_tensor(weights, dtype=torch.float32))
     optimizer.zero_grad()
@@ -927,7 +927,7 @@ LEARNERS_FILE = Path("my_agent.py")  # beside the notebook, which is where its k
 _HEADER = '''"""My own agent: the exercise notebooks write each of the six functions here once it has passed its checks.
 
 What you change here is used as it is and not checked again. The version before is in my_agent.previous.py; to begin
-anew, delete both.
+anew, delete both. Once all six are here, `python my_agent.py` trains the agent.
 """
 
 import copy
@@ -950,6 +950,8 @@ _references: set[Callable] = set()  # functions that go_on put in the place of a
 _REMARKS = {  # what an error message is often about
     "None": "a function without a return gives None",
     "mat1 and mat2": "a layer takes as many numbers as the layer before it gives",
+    "match the size of tensor": "one weight for each step; does a list live on from episode to episode?",
+    "unsized object": "np.stack joins a list of arrays of shape ()",
     "element tensor": "functions of math take one number; torch has them for tensors",
 }
 
@@ -1025,11 +1027,12 @@ def judge(name: str, answer: object, sealed: str):
     sealed holds the right choice and a sentence for every choice, in base64: out of sight, and not a secret.
     """
     question = json.loads(_unseal(sealed))
+    squeeze = lambda text: re.sub(r"\s", "", text.lower())  # noqa: E731
     choices = ", ".join(f'"{choice}"' for choice in question["choices"])
-    chosen = str(answer).strip().lower()
+    chosen = {squeeze(choice): choice for choice in question["choices"]}.get(squeeze(str(answer)))
     if answer is ...:
         raise NotWrittenYet(f"{name}: not written yet; put one of {choices} in place of the dots")
-    _require(chosen in question["choices"], f"{name}: got {answer!r}; write one of {choices}", CheckFailed)
+    _require(chosen is not None, f"{name}: got {answer!r}; write one of {choices}", CheckFailed)
     sentence = question["choices"][chosen]
     _require(chosen == question["answer"], f'{name}: not "{chosen}". {sentence}', CheckFailed)
     print("Right.", sentence)
@@ -1122,6 +1125,7 @@ def _refuse_unknown_names(name, header, sections):
         raise ValueError(f"{error}: import or define it in the cell of {name}") from None
     used = _global_names(compile(sections[name], name, "exec"))
     missing = sorted(used - set(namespace) - set(dir(builtins)) - set(SIX_FUNCTIONS))
+    _require("vpg" not in missing, f"{name} calls functions of vpg; write get_policy, say, and not vpg.get_policy")
     _require(not missing, f"{name} uses {', '.join(missing)} of another cell; define it in the cell of {name}")
 
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import nbformat
 import pytest
-from catalogue import fill_in, references, right_solutions, run
+from catalogue import fill_in, read_catalogue, references, right_solutions, run
 from make_exercises import EDITION, LESSONS, blank, exercise_name, has_tag, make, read, weigh
 
 import vpg_helpers as vpg
@@ -196,6 +196,18 @@ def run_edition(tmp_path, names, solutions):
 @pytest.mark.slow
 def test_filled_in_every_cell_passes_under_nbval(tmp_path):
     assert run_edition(tmp_path, NAMES, SOLUTIONS) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_filled_in_with_other_styles_every_cell_passes_under_nbval(tmp_path, number):
+    """What follows an exercise must not lean on the way in which the lesson solves it."""
+    solutions = {name: dict(known) for name, known in SOLUTIONS.items()}
+    for name in NAMES:
+        for exercise in references().keys() & solutions[name].keys():
+            styles = [answer.code for answer in read_catalogue("right_answers.txt") if answer.exercise == exercise]
+            solutions[name][exercise] = styles[number % len(styles)]
+    assert run_edition(tmp_path, NAMES, solutions) == {}
 
 
 @pytest.mark.slow

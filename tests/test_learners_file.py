@@ -138,6 +138,11 @@ def test_a_function_that_leans_on_another_cell_is_not_kept():
     assert not FILE.exists()
 
 
+def test_a_function_that_calls_the_helper_module_is_not_kept():
+    source = SIX["train_one_epoch"].replace("get_policy(", "vpg.get_policy(")
+    assert "write get_policy, say, and not vpg.get_policy" in keep("train_one_epoch", source)
+
+
 def test_two_cells_with_a_helper_of_the_same_name_are_told_apart():
     helper = "def ask(model, observation):\n    return model(torch.as_tensor(observation))\n\n"
     keep(

@@ -187,7 +187,8 @@ def without_spoilers(cell, follows_question):
     keep_pictures = not (follows_question or has_tag(cell, "spoils"))
     outputs = [each for each in cell.outputs if keep_pictures and "image/png" in each.get("data", {})]
     tags = [tag for tag in cell.metadata.get("tags", []) if tag != "nbval-ignore-output"]
-    copied = new_code_cell(cell.source, metadata={"tags": tags} if tags else {})
+    kept = {key: cell.metadata[key] for key in ("jupyter", "nbgrader") if key in cell.metadata}
+    copied = new_code_cell(cell.source, metadata=kept | ({"tags": tags} if tags else {}))
     copied.outputs = [
         NotebookNode(each, **({"execution_count": None} if "execution_count" in each else {})) for each in outputs
     ]
@@ -208,10 +209,7 @@ def make(path: Path, with_reference: bool = True) -> NotebookNode:
                 check.metadata["nbgrader"] = grading(f"check_{exercise_name(cell)}_{number}", points)
             follow_up[checks[-1].id] = after
         elif cell.cell_type == "code":
-            made = without_spoilers(cell, follows_question)
-            if "nbgrader" in cell.metadata:
-                made.metadata["nbgrader"] = cell.metadata["nbgrader"]
-            cells += [made, *follow_up.pop(cell.id, [])]
+            cells += [without_spoilers(cell, follows_question), *follow_up.pop(cell.id, [])]
             follows_question = False
             names = earlier_functions(path)
             if place == 1 and names:
@@ -224,6 +222,8 @@ def make(path: Path, with_reference: bool = True) -> NotebookNode:
                 cells.append(new_code_cell(load, metadata={"nbgrader": grading("my_functions")}))
         elif settings:
             cells += make_question(ANSWER.sub("", cell.source).strip(), settings)
+            if lesson.cells[place + 1].cell_type == "code":
+                cells.append(new_markdown_cell("See for yourself:"))
         elif "quiz" in cell.metadata:
             before, questions, after = split_quiz(cell)
             cells.append(new_markdown_cell(f"{before}\n\n**Three questions**"))

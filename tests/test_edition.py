@@ -74,6 +74,24 @@ def test_outputs_are_pictures_that_explain_and_no_answers(edition):
     assert not re.search(r"<summary>Answer</summary>", edition.cells[-1].source)
 
 
+def test_pictures_stay_but_for_those_that_would_spoil_a_prediction():
+    def pictures(notebook):
+        return [
+            cell for cell in code_cells(notebook) if any("image/png" in each.get("data", {}) for each in cell.outputs)
+        ]
+
+    spoiling = 0
+    for path in LESSONS:
+        lesson, edition = read(path), read(EDITION / path.name)
+        assert len(pictures(edition)) >= len(pictures(lesson)) / 2
+        for cell, following in zip(lesson.cells, lesson.cells[1:], strict=False):
+            if has_tag(cell, "spoils") or ("question" in cell.metadata and following in pictures(lesson)):
+                spoiling += 1
+                source = (cell if has_tag(cell, "spoils") else following).source
+                assert source not in [each.source for each in pictures(edition)]
+    assert spoiling >= 5
+
+
 def test_edition_folds_hints_and_reference(edition):
     texts = "\n".join(cell.source for cell in edition.cells if cell.cell_type == "markdown")
     blanks = [cell for cell in code_cells(edition) if "NotImplementedError" in cell.source]

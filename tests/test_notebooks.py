@@ -22,7 +22,7 @@ SIX_FUNCTIONS = {
 }
 MACHINE = re.compile(r"/home/|/root/|/tmp/|/Users/|\\Users\\|0x[0-9a-f]{6,}|site-packages")
 KNOWN_TAGS = {"exercise", "check", "setup", "spoils", "nbval-ignore-output"}
-KNOWN_METADATA = {"tags", "exercise", "question", "quiz"}
+KNOWN_METADATA = {"tags", "exercise", "question", "quiz", "jupyter"}
 
 
 def read(path):

@@ -227,8 +227,8 @@ def make(path: Path, with_reference: bool = True) -> NotebookNode:
         elif "quiz" in cell.metadata:
             before, questions, after = split_quiz(cell)
             cells.append(new_markdown_cell(f"{before}\n\n**Three questions**"))
-            for question, quiz in zip(questions, cell.metadata["quiz"], strict=True):
-                cells += make_question(question, quiz)
+            for number, (question, quiz) in enumerate(zip(questions, cell.metadata["quiz"], strict=True), 1):
+                cells += make_question(f"**{number}.** {question}", quiz)
             cells.append(new_markdown_cell(after))
         else:
             cells.append(new_markdown_cell(edit(cell, place, lesson)))

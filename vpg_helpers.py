@@ -659,7 +659,7 @@ class LiveCurve:
         curves = np.atleast_2d(self.mean_returns)
         done = curves.shape[1]
         x = 60 + 380 * np.arange(1, done + 1) / self.epochs
-        faint = [_draw_line(x, self._height(curve), 'stroke-width="1" opacity="0.3"') for curve in curves]
+        faint = [_draw_line(x, self._height(curve), 'stroke-width="1" opacity="0.5"') for curve in curves]
         strong = _draw_line(x, self._height(curves.mean(axis=0)), 'stroke-width="2"')
         ticks = "".join(
             f'<text x="54" y="{self._height(value) + 4:.0f}" text-anchor="end">{value:g}</text>'
@@ -674,7 +674,7 @@ class LiveCurve:
             f"{''.join(faint) if len(curves) > 1 else ''}{strong}"
             f'<text x="60" y="166">0</text><text x="440" y="166" text-anchor="end">{self.epochs}</text>'
             f'<text x="250" y="166" text-anchor="middle">epoch</text>'
-            f'<path d="M60 174H{60 + 380 * done / self.epochs:.0f}" stroke="{GRAY}" stroke-width="5"/>'
+            f'<path d="M60 174H{60 + 380 * done / self.epochs:.0f}" stroke="currentColor" stroke-width="5" opacity="0.6"/>'
             f'<text x="60" y="194">epoch {done} of {self.epochs}, mean return {curves[:, -1].mean():.0f}; '
             f"dashed: {self.goal:g}</text></svg>"
         )

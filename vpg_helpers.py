@@ -674,7 +674,7 @@ class LiveCurve:
             f"{''.join(faint) if len(curves) > 1 else ''}{strong}"
             f'<text x="60" y="166">0</text><text x="440" y="166" text-anchor="end">{self.epochs}</text>'
             f'<text x="250" y="166" text-anchor="middle">epoch</text>'
-            f'<path d="M60 174H{60 + 380 * done / self.epochs:.0f}" stroke="currentColor" stroke-width="5" opacity="0.6"/>'
+            f'<path d="M60 174H{60 + 380 * done / self.epochs:.0f}" stroke="currentColor" stroke-width="3"/>'
             f'<text x="60" y="194">epoch {done} of {self.epochs}, mean return {curves[:, -1].mean():.0f}; '
             f"dashed: {self.goal:g}</text></svg>"
         )

@@ -170,15 +170,18 @@ def _refuse_bad_sizes(number_observation_features, number_actions, hidden_units)
 
 
 def _refuse_bad_observation(model, observation):
-    parameter, shape = next(model.parameters()), tuple(np.shape(observation))
-    features, dtype = parameter.shape[-1], str(torch.as_tensor(observation).dtype)
+    shape, dtype = tuple(np.shape(observation)), str(torch.as_tensor(observation).dtype)
+    # A model of another build than create_model's knows by itself what it reads.
+    first = model[0] if isinstance(model, nn.Sequential) else model
+    features = getattr(first, "in_features", None)
     _require(
-        shape[-1:] == (features,),
+        features is None or shape[-1:] == (features,),
         f"the observation has shape {shape}; this model reads {features} features: give shape (..., {features})",
     )
+    parameters = next(model.parameters()).dtype
     _require(
-        dtype == str(parameter.dtype),
-        f"the observation is {dtype}, the model's parameters are {parameter.dtype}; convert the observation",
+        dtype == str(parameters),
+        f"the observation is {dtype}, the model's parameters are {parameters}; convert the observation",
     )
 
 

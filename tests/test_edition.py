@@ -337,7 +337,15 @@ def points(name):
     return {cell["grade_id"]: cell["points"] for cell in cells}
 
 
-def test_nbgrader_marks_a_class(tmp_path):
+THE_WHOLE_CLASS = ["perfect", "empty", "half", "endless", *MISTAKES]
+
+
+@pytest.mark.parametrize(
+    "students",
+    [["perfect", "empty", "flat_batch"], pytest.param(THE_WHOLE_CLASS, marks=pytest.mark.slow)],
+    ids=["three", "whole class"],
+)
+def test_nbgrader_marks_a_class(tmp_path, students):
     name, right = "02_policy.ipynb", right_solutions()
     half = {"probability_of_right", "who_gains_from_5", "timid_line"}
     last_line = {blank_name: references()[blank_name].splitlines()[-1] for blank_name, _, _ in MISTAKES.values()}
@@ -351,7 +359,7 @@ def test_nbgrader_marks_a_class(tmp_path):
         mistaken = references()[blank_name].replace(last_line[blank_name], wrong)
         classroom[student] = right[name] | {blank_name: mistaken}
     course = Course(tmp_path, [name])
-    course.hand_in({student: {name: solutions} for student, solutions in classroom.items()})
+    course.hand_in({student: {name: classroom[student]} for student in students})
     scores, worth = course.grade(), points(name)
     lost = {
         "perfect": set(),
@@ -363,7 +371,9 @@ def test_nbgrader_marks_a_class(tmp_path):
             for student, (blank_name, _, numbers) in MISTAKES.items()
         },
     }
-    for student, checks in lost.items():
+    assert set(scores) == set(students)
+    for student in students:
+        checks = lost[student]
         assert course.verdicts(student)[1] == checks, student
         assert scores[student] == sum(worth.values()) - sum(worth[check] for check in checks), student
 

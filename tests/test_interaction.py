@@ -328,10 +328,10 @@ def test_lesson_runs_from_top_to_bottom(browser, jupyter, lesson):
     """The saved file tells what every cell did."""
     address, folder = jupyter
     page = start_all(browser, address, "lab", lesson)
-    for _ in range(90):
-        page.wait_for_timeout(1_000)
+    for _ in range(180):
+        page.wait_for_timeout(500)
         page.keyboard.press("Control+s")
-        page.wait_for_timeout(1_000)
+        page.wait_for_timeout(500)
         saved = nbformat.read(folder / lesson, as_version=4).cells
         cells = [cell for cell in saved if cell.cell_type == "code"]
         if all(cell.execution_count for cell in cells):

@@ -440,11 +440,18 @@ def _refuse_bad_batch(env, models, generators, max_timesteps):
         "give every model as many environments as the others, and one generator",
     )
     for model in models:
-        with torch.no_grad():
-            shape = tuple(model(torch.zeros(1, 4)).shape)
+        try:
+            with torch.no_grad():
+                given = tuple(model(torch.zeros(1, 4)).shape)
+        except RuntimeError as error:
+            given = error
         _require(
-            shape == (1, 2), f"the model maps shape (1, 4) to {shape}; batches play models with two logits, (1, 2)"
+            given == (1, 2), f"for shape (1, 4) the model gives {given}; batches play models with two logits, (1, 2)"
         )
+    kinds = {type(model).__name__ for model in models}
+    _require(
+        len(kinds) == 1, f"the models are of {len(kinds)} kinds, {', '.join(sorted(kinds))}; give models of one kind"
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -475,8 +482,7 @@ class Picture(Figure):
 
     def to_html(self) -> str:
         """Return the figure as an HTML image, with its description as the alternative text."""
-        data = base64.b64encode(self._repr_png_()).decode()
-        return f'<img alt="{self.description}" src="data:image/png;base64,{data}"/>'
+        return f'<img alt="{self.description}" src="{_to_data_url(self._repr_png_())}"/>'
 
 
 class Animation(NamedTuple):
@@ -494,11 +500,14 @@ class Animation(NamedTuple):
 
     def _repr_html_(self):
         """Show the still to readers whose system asks for reduced motion; only a live page has this form."""
-        animated, still = (base64.b64encode(png).decode() for png in (self.png, self.still))
         return (
-            f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="data:image/png;base64,{still}"/>'
-            f'<img alt="{self.description}" src="data:image/png;base64,{animated}"/></picture>'
+            f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{_to_data_url(self.still)}"/>'
+            f'<img alt="{self.description}" src="{_to_data_url(self.png)}"/></picture>'
         )
+
+
+def _to_data_url(png):
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def plot_cart(observation: Sequence[float], ax: Axes | None = None) -> Figure:
@@ -1123,16 +1132,17 @@ def _is_name(node):
 
 def _refuse_unknown_names(name, header, sections):
     """Refuse a section that uses what the file does not define, or that would redefine what another one uses."""
-    namespace = {"__name__": LEARNERS_FILE.stem}
+    imported = {"__name__": LEARNERS_FILE.stem}
     try:
-        exec(header, namespace)
-        known = set(namespace)
+        exec(header, imported)
+        namespace = dict(imported)
         for each in SIX_FUNCTIONS:
-            own = {"__name__": LEARNERS_FILE.stem}
-            exec(header + sections.get(each, ""), own)
-            both = [key for key in own.keys() - known if namespace.get(key, own[key]) is not own[key]]
+            own = dict(imported)
+            exec(sections.get(each, ""), own)
+            new = {key: own[key] for key in own.keys() - imported.keys()}
+            both = [key for key in new if namespace.get(key, new[key]) is not new[key]]
             _require(not both, f"{name}'s cell and another one both define {', '.join(both)}; rename one")
-            namespace.update({key: own[key] for key in own if key not in known})
+            namespace.update(new)
     except NameError as error:
         raise ValueError(f"{error}: import or define it in the cell of {name}") from None
     used = _global_names(compile(sections[name], name, "exec"))

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from make_exercises import LESSONS, checks_of, exercise_name, has_tag, read
+from make_exercises import LESSONS, checks_of, exercise_name, exercises_of, has_tag, questions_of, read
 from nbformat import NotebookNode
 
 import vpg_helpers as vpg
@@ -31,9 +31,7 @@ class Answer(NamedTuple):
 
 def references() -> dict[str, str]:
     """Return the lessons' own code of every exercise."""
-    return {
-        exercise_name(cell): cell.source for path in LESSONS for cell in read(path).cells if has_tag(cell, "exercise")
-    }
+    return {name: cell.source for path in LESSONS for name, cell in exercises_of(read(path)).items()}
 
 
 def read_catalogue(name: str) -> list[Answer]:
@@ -64,14 +62,10 @@ class Stage:
     """The lesson of one exercise, ready to judge answers: its set-up cells, the exercises before it, its checks."""
 
     def __init__(self, exercise: str):
-        (self.lesson,) = [
-            lesson
-            for lesson in map(read, LESSONS)
-            if any(has_tag(cell, "exercise") and exercise_name(cell) == exercise for cell in lesson.cells)
-        ]
+        (lesson,) = [lesson for lesson in map(read, LESSONS) if exercise in exercises_of(lesson)]
         self.exercise, self.cells = exercise, []
-        checks = checks_of(self.lesson, exercise)
-        for cell in self.lesson.cells:
+        checks = checks_of(lesson, exercise)
+        for cell in lesson.cells:
             if cell is checks[-1]:
                 break
             if has_tag(cell, "setup") or has_tag(cell, "exercise"):
@@ -96,16 +90,12 @@ class Stage:
 
 def right_solutions() -> dict[str, dict[str, str]]:
     """Return what fills each blank of the edition rightly: notebook -> grade_id -> source of the cell."""
-    solutions, known = {}, references()
+    solutions = {}
     for path in LESSONS:
-        cells = read(path).cells
-        questions = [cell.metadata["question"] for cell in cells if "question" in cell.metadata]
-        solutions[path.name] = {
-            question["name"]: f'{question["name"]} = "{question["answer"]}"'
-            for question in [*questions, *cells[-1].metadata["quiz"]]
-        }
-        names = [exercise_name(cell) for cell in cells if has_tag(cell, "exercise")]
-        solutions[path.name] |= {name: known[name] for name in names}
+        lesson = read(path)
+        solutions[path.name] = {name: cell.source for name, cell in exercises_of(lesson).items()}
+        for question in questions_of(lesson):
+            solutions[path.name][question["name"]] = f'{question["name"]} = "{question["answer"]}"'
     return solutions
 
 

@@ -42,6 +42,11 @@ def seal(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+def seal_question(settings: dict) -> str:
+    """Seal the answer of a question and what is to be said of each choice, as vpg.judge reads them."""
+    return seal(json.dumps({"answer": settings["answer"], "choices": settings["choices"]}, ensure_ascii=False))
+
+
 def read(path: Path) -> NotebookNode:
     """Read a notebook."""
     return nbformat.read(path, as_version=4)
@@ -68,6 +73,20 @@ def blank(source: str) -> str:
     return "\n".join([*kept, f'    raise NotImplementedError("{function.name} is not written yet")'])
 
 
+def exercises_of(lesson: NotebookNode) -> dict[str, NotebookNode]:
+    """Return a lesson's exercise cells, by the name of the function."""
+    return {exercise_name(cell): cell for cell in lesson.cells if has_tag(cell, "exercise")}
+
+
+def questions_of(lesson: NotebookNode) -> list[dict]:
+    """Return a lesson's questions, those of the quiz last."""
+    return [
+        question
+        for cell in lesson.cells
+        for question in ([cell.metadata["question"]] if "question" in cell.metadata else cell.metadata.get("quiz", []))
+    ]
+
+
 def checks_of(lesson: NotebookNode, name: str) -> list[NotebookNode]:
     """Return the check cells of an exercise, in order."""
     judged = f"vpg.checking({name}"
@@ -80,13 +99,19 @@ def checks_of(lesson: NotebookNode, name: str) -> list[NotebookNode]:
 def earlier_functions(path: Path) -> list[str]:
     """Return the exercises of the lessons before this one which the helper holds too: what an agent is made of."""
     helper = {node.name for node in ast.parse((ROOT / "vpg_helpers.py").read_text()).body if hasattr(node, "name")}
-    names = [
-        exercise_name(cell)
-        for lesson in LESSONS[: LESSONS.index(ROOT / "notebooks" / path.name)]
-        for cell in read(lesson).cells
-        if has_tag(cell, "exercise")
-    ]
-    return [name for name in names if name in helper]
+    earlier = LESSONS[: LESSONS.index(ROOT / "notebooks" / path.name)]
+    return [name for lesson in earlier for name in exercises_of(read(lesson)) if name in helper]
+
+
+def load_functions(path: Path) -> list[NotebookNode]:
+    """Return the cells that put the learner's functions of earlier lessons in the place of the reference."""
+    names = earlier_functions(path)
+    if not names:
+        return []
+    said = "Where your own functions of earlier lessons were kept, `vpg` holds them instead of the reference:"
+    mine = ", ".join(f'"{name}"' for name in names)
+    load = f"vpg = vpg.with_my_functions({mine})"
+    return [new_markdown_cell(said), new_code_cell(load, metadata={"nbgrader": grading("my_functions")})]
 
 
 def grading(identifier: str, points: int = 0, solution: bool = False) -> dict:
@@ -104,14 +129,8 @@ def grading(identifier: str, points: int = 0, solution: bool = False) -> dict:
 
 def weigh(lesson: NotebookNode) -> dict[str, int]:
     """Return the minutes and the points of a lesson's exercises, questions and quiz together."""
-    settings = [
-        each
-        for cell in lesson.cells
-        for each in [cell.metadata.get("exercise"), cell.metadata.get("question"), *cell.metadata.get("quiz", [])]
-        if each
-    ]
+    settings = [cell.metadata["exercise"] for cell in exercises_of(lesson).values()] + questions_of(lesson)
     return {
-        "exercises": len(settings),
         "minutes": sum(each["minutes"] for each in settings),
         "points": sum(sum(each["points"]) for each in settings),
     }
@@ -155,11 +174,10 @@ def make_exercise(cell, number_of_checks, with_reference):
 
 def make_question(text, settings):
     """Return the cells of a question: its text, the blank for the answer, and the judge."""
-    name = settings["name"]
+    name, sealed = settings["name"], seal_question(settings)
     choices = " or ".join(f'"{choice}"' for choice in settings["choices"])
     options = "\n".join(f"- {key}: {text}" for key, text in settings.get("texts", {}).items())
     parts = [text, options, f"{describe(settings)}. Write your answer in place of the dots.", fold_hints(settings)]
-    sealed = seal(json.dumps({"answer": settings["answer"], "choices": settings["choices"]}, ensure_ascii=False))
     return [
         new_markdown_cell("\n\n".join(part for part in parts if part)),
         new_code_cell(f"{name} = ...  # {choices}", metadata={"nbgrader": grading(name, solution=True)}),
@@ -211,15 +229,8 @@ def make(path: Path, with_reference: bool = True) -> NotebookNode:
         elif cell.cell_type == "code":
             cells += [without_spoilers(cell, follows_question), *follow_up.pop(cell.id, [])]
             follows_question = False
-            names = earlier_functions(path)
-            if place == 1 and names:
-                mine = ", ".join(f'"{name}"' for name in names)
-                said = (
-                    "Where your own functions of earlier lessons were kept, `vpg` holds them instead of the reference:"
-                )
-                load = f"vpg = vpg.with_my_functions({mine})"
-                cells.append(new_markdown_cell(said))
-                cells.append(new_code_cell(load, metadata={"nbgrader": grading("my_functions")}))
+            if place == 1:  # the set-up cell
+                cells += load_functions(path)
         elif settings:
             cells += make_question(ANSWER.sub("", cell.source).strip(), settings)
             if lesson.cells[place + 1].cell_type == "code":

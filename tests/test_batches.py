@@ -217,7 +217,12 @@ def test_models_of_another_build_play_the_same():
         (lambda: collect([], [], max_timesteps=1), "number_of_models is 0"),
         (lambda: collect([seeded_model()], [0], max_timesteps=0), "max_timesteps is 0"),
         (lambda: collect([seeded_model()], [0, 1]), "2 generators for 1 models"),
-        (lambda: collect([vpg.create_model(4, 3)], [0]), r"two logits"),
+        (lambda: collect([vpg.create_model(4, 3)], [0]), r"gives \(1, 3\); batches play models with two logits"),
+        (
+            lambda: collect([vpg.create_model(5, 2)], [0]),
+            r"gives mat1 and mat2 .*; batches play models with two logits",
+        ),
+        (lambda: collect([seeded_model(), OwnBuild(seeded_model())], [0, 1]), "of 2 kinds, OwnBuild, Sequential"),
         (
             lambda: vpg.collect_episodes(gym.make("CartPole-v1"), [seeded_model()], [np.random.default_rng(0)]),
             "make_cartpoles",

@@ -7,20 +7,12 @@ import warnings
 
 import pytest
 from catalogue import Stage, change, read_catalogue, references
-from make_exercises import LESSONS, read, seal
+from make_exercises import LESSONS, blank, questions_of, read, seal_question
 
 import vpg_helpers as vpg
 
 WRONG, RIGHT = read_catalogue("wrong_answers.txt"), read_catalogue("right_answers.txt")
-QUESTIONS = [
-    question
-    for path in LESSONS
-    for cell in read(path).cells
-    for question in [
-        *cell.metadata.get("quiz", []),
-        *([cell.metadata["question"]] if "question" in cell.metadata else []),
-    ]
-]
+QUESTIONS = [question for path in LESSONS for question in questions_of(read(path))]
 stage_of = functools.cache(Stage)
 
 
@@ -56,8 +48,6 @@ def test_lesson_s_own_answer_is_accepted_within_the_time(exercise):
 
 @pytest.mark.parametrize("exercise", references())
 def test_blank_is_not_written_yet(exercise):
-    from make_exercises import blank
-
     said = stage_of(exercise).judge(blank(references()[exercise]))
     assert said == [f"{exercise}: not written yet"] * len(said)
 
@@ -78,9 +68,7 @@ def test_a_change_that_does_not_fit_is_reported():
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question["name"])
 def test_question_takes_the_right_choice_and_says_why_others_are_wrong(question, capsys):
-    import json
-
-    sealed = seal(json.dumps({"answer": question["answer"], "choices": question["choices"]}))
+    sealed = seal_question(question)
     for choice, sentence in question["choices"].items():
         if choice == question["answer"]:
             vpg.judge("name", choice.upper() + " ", sealed)

@@ -12,10 +12,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from make_exercises import LESSONS, checks_of, exercise_name, exercises_of, has_tag, questions_of, read
+from make import LESSONS, check_lines, check_of, exercise_name, exercises_of, has_tag, questions_of, read
 from nbformat import NotebookNode
 
-import vpg_helpers as vpg
+from vpg_checks import CheckFailed
 
 FOLDER = Path(__file__).parent
 
@@ -63,14 +63,11 @@ class Stage:
 
     def __init__(self, exercise: str):
         (lesson,) = [lesson for lesson in map(read, LESSONS) if exercise in exercises_of(lesson)]
-        self.exercise, self.cells = exercise, []
-        checks = checks_of(lesson, exercise)
-        for cell in lesson.cells:
-            if cell is checks[-1]:
-                break
-            if has_tag(cell, "setup") or has_tag(cell, "exercise"):
-                self.cells.append(cell)
-        self.checks = [check.source for check in checks]
+        _, check = check_of(lesson, exercise)
+        before = lesson.cells[: lesson.cells.index(check)]
+        self.exercise = exercise
+        self.cells = [cell for cell in before if has_tag(cell, "setup") or has_tag(cell, "exercise")]
+        self.checks = check_lines(check.source)
 
     def judge(self, code: str) -> list[str]:
         """Return what every check says of an answer: an empty string where it passes."""
@@ -83,7 +80,7 @@ class Stage:
             try:
                 run(check, namespace)
                 verdicts.append("")
-            except vpg.CheckFailed as failure:
+            except CheckFailed as failure:
                 verdicts.append(str(failure))
         return verdicts
 

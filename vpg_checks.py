@@ -1,0 +1,1030 @@
+"""What judges: the checks of the exercises, a verdict in one plain line, and the file that keeps a learner's functions.
+
+In reading order: (1) what every exercise must do, a function a claim, in lesson order, the known mistakes beside it;
+(2) how claims become verdicts; (3) the learner's own file. Section 1 reads as the specification of the exercises. To
+add one, write its claims here, put `check(...)` behind it in the lesson, and answers into the two catalogues.
+"""
+
+import ast
+import base64
+import builtins
+import contextlib
+import copy
+import importlib.util
+import inspect
+import itertools
+import json
+import linecache
+import math
+import os
+import re
+import symtable
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import gymnasium as gym
+import numpy as np
+import torch
+from IPython import get_ipython
+from torch import Tensor, nn
+from torch.distributions import Categorical
+from torch.nn.utils import parameters_to_vector
+
+import vpg_helpers
+
+# The functions that an agent is made of: what a learner writes of these is kept and used by later lessons.
+KEPT_FUNCTIONS = ("create_model", "get_policy", "get_action", "calculate_loss", "train_one_epoch", "train")
+
+# ---- 1. What the exercises must do -----------------------------------------------------------------------------------
+
+CLAIMS: dict[str, dict[str, Callable]] = {}  # exercise -> claim -> the function that asserts it
+
+
+def claim(exercise: str, text: str = "does what it should") -> Callable:
+    """Register a function that asserts what an exercise does; its first argument is the learner's function.
+
+    What else it needs from the lesson are its other arguments; `check` hands them on.
+    """
+
+    def register(function):
+        CLAIMS.setdefault(exercise, {})[text] = function
+        return function
+
+    return register
+
+
+def expect_type(value: object, kind: type | tuple[type, ...], what: str, hint: str = ""):
+    """Assert a type, where `what` names the type that is asked for."""
+    assert isinstance(value, kind), f"expected {what}, got {type(value).__name__}{hint}"
+
+
+def expect_shape(value: object, shape: tuple[int, ...], said: str):
+    """Assert a shape; {} in the sentence stands for the shape that was got."""
+    got = tuple(np.shape(value))
+    assert got == shape, said.format(got)
+
+
+def expect_value(got: object, expected: object, said: str, known: dict | None = None):
+    """Assert a value exactly; known tells which mistake gives which value."""
+    mistake = (known or {}).get(tuple(got) if isinstance(got, list) else got)
+    assert got == expected, f"{said}, got {got}{f': {mistake}' if mistake else ''}"
+
+
+def expect_number(got: float, expected: float, said: str, known: dict[float, str], show: str = "", tolerance=1e-5):
+    """Assert a number within a tolerance; known tells which mistake gives which number, to four digits."""
+    mistakes = [f": {mistake}" for number, mistake in known.items() if abs(got - number) <= 5.01e-5]
+    assert abs(got - expected) < tolerance, f"{said}, got {got:{show}}{''.join(mistakes[:1])}"
+
+
+# Lesson 1
+
+
+@claim("count_parameters")
+def _(count_parameters):
+    expect_value(
+        count_parameters(4, 32, 2),
+        226,
+        "for 4, 32, 2 expected 226",
+        {
+            192: "the biases are missing",
+            194: "the hidden units have biases too",
+            224: "the outputs have biases too",
+            256: "the layers follow each other, so their counts add up",
+        },
+    )
+    for inputs, hidden_units, outputs in np.random.randint(1, 50, (5, 3)).tolist():
+        layers = nn.Sequential(nn.Linear(inputs, hidden_units), nn.Linear(hidden_units, outputs))
+        expected = sum(parameter.numel() for parameter in layers.parameters())
+        said = f"for {inputs}, {hidden_units}, {outputs} expected {expected}"
+        expect_value(count_parameters(inputs, hidden_units, outputs), expected, said)
+
+
+@claim("create_model", "turns observations into logits")
+def _(create_model):
+    model, batch = create_model(4, 2), torch.randn(100, 4)
+    expect_type(model, nn.Module, "an nn.Module")
+    logits = model(batch)
+    expect_shape(logits, (100, 2), "expected logits of shape (100, 2), got {}")
+    assert torch.equal(model(batch), logits), "asked twice, it answers in two ways: no dropout"
+    assert torch.allclose(model(batch[7]), logits[7], atol=1e-5), (
+        "a row alone should get the logits that it gets in a batch"
+    )
+    bend = model(batch) + model(-batch) - 2 * model(torch.zeros(4))  # zero for any straight line
+    assert bend.abs().max() > 1e-3, "the model is a straight line in its input: is the ReLU missing?"
+    assert not torch.allclose(logits.sum(dim=-1), torch.ones(100)), (
+        "each pair of logits sums to 1: leave the softmax out"
+    )
+    large = torch.stack([create_model(4, 2)(10_000 * batch) for _ in range(5)])
+    assert large.min() < 0, "no logit is ever negative: the last layer's output goes out as it is"
+    assert large.max() > 0, "no logit is ever positive: leave the log_softmax out"
+    assert large.abs().max() > 100, (
+        "the logits stay small for a huge observation: the hidden units are max(h, 0), not squashed"
+    )
+
+
+@claim("create_model", "has the sizes it is asked for")
+def _(create_model):
+    known = {
+        0: "the layers are not registered: nn.Sequential does it, and attributes of an nn.Module",
+        192: "the biases are missing",
+        1282: "there are two hidden layers",
+        226: "CartPole's sizes are written in; use the arguments",
+        293: "hidden_units is not used",
+    }
+    for sizes, expected in {(4, 2): 226, (6, 3): 323, (3, 5, 7): 68}.items():
+        model = create_model(*sizes)
+        got = sum(parameter.numel() for parameter in model.parameters())
+        mistake = known.get(got, "expected one hidden layer")
+        assert got == expected, f"create_model{sizes}: expected {expected} parameters, got {got}; {mistake}"
+        expect_shape(model(torch.randn(5, sizes[0])), (5, sizes[1]), f"create_model{sizes}: got logits of shape {{}}")
+    first, second = create_model(4, 2), create_model(4, 2)
+    assert not torch.equal(next(first.parameters()), next(second.parameters())), (
+        "two calls gave the same network: build a new one in every call"
+    )
+
+
+# Lesson 2
+
+
+@claim("probability_of_right")
+def _(probability_of_right):
+    expect_number(
+        float(probability_of_right(torch.tensor(math.log(3)))),
+        0.75,
+        "for a difference of log 3 expected 0.75",
+        {
+            0.25: "that is left's probability; look at the sign of the exponent",
+            3.0: "that is how many times likelier right is than left",
+            0.8: "that is the hyperbolic tangent, which goes from -1 to 1",
+            1.0: "a softmax over a single number is always 1",
+            1.5: "the two terms in the bottom add up",
+        },
+        show=".4f",
+    )
+    pairs = torch.randn(1_000, 2)
+    expected = torch.softmax(pairs, dim=-1)[:, 1]
+    got = probability_of_right(pairs[:, 1] - pairs[:, 0])
+    expect_shape(got, (1_000,), "1,000 differences gave shape {}")
+    assert torch.allclose(got, expected, atol=1e-5), "for random logits it differs from the softmax"
+
+
+def echo_model():
+    """Return a model that gives back its input, so that the observation is the logits."""
+    model = nn.Linear(2, 2, bias=False)
+    nn.init.eye_(model.weight)
+    return model
+
+
+@claim("get_policy", "gives the softmax of the logits")
+def _(get_policy):
+    policy = get_policy(echo_model(), torch.tensor([0.0, math.log(3)]))
+    expect_type(policy, Categorical, "a Categorical")
+    expect_shape(policy.probs, (2,), "one observation should give probabilities of shape (2,), got {}")
+    expect_number(
+        policy.probs[1].item(),
+        0.75,
+        "logits 0 and log 3 should give right 0.75",
+        {
+            0.6225: "the softmax was applied twice; Categorical(logits=...) applies it itself",
+            0.5: "is the observation used?",
+            0.25: "left and right are swapped",
+            1.0: "the logits were taken for probabilities, or the largest was made certain",
+        },
+        show=".4f",
+    )
+    assert policy.log_prob(torch.tensor(1)).requires_grad, (
+        "the gradient is lost: is the model asked, with no detach, no_grad or .item() on the way?"
+    )
+
+
+@claim("get_policy", "takes batches and arrays")
+def _(get_policy):
+    observations = np.random.standard_normal((7, 5, 2)).astype(np.float32)
+    probabilities = get_policy(echo_model(), observations).probs
+    expect_shape(probabilities, (7, 5, 2), "observations (7, 5, 2) should give as many probabilities, got {}")
+    expected = torch.softmax(torch.as_tensor(observations), dim=-1)
+    assert torch.allclose(probabilities, expected, atol=1e-5), (
+        "each pair of logits should have its own softmax, over the last dimension"
+    )
+
+
+# Lesson 3
+
+
+@claim("gradient_of_log_probability")
+def _(gradient_of_log_probability):
+    got = gradient_of_log_probability(torch.tensor([0.25, 0.75]), 1)
+    expect_type(got, Tensor, "a tensor")
+    expect_shape(got, (2,), "expected one derivative per logit, got {}")
+    expect_value(
+        [round(float(derivative), 2) for derivative in got],
+        [-0.25, 0.25],
+        "expected [-0.25, 0.25]",
+        {
+            (0.25, -0.25): "the signs are swapped",
+            (0.0, 0.25): "the other action's logit changes the sum, too",
+            (-0.25, -0.75): "the first term, the logit of the action taken, is missing",
+            (0.75, 0.25): "only the logit of the action taken has a 1 in front",
+            (0.0, 1.0): "the second term, the logarithm of the sum, is missing",
+            (0.0, 1.33): "that is the derivative by the probability; take it by the logits",
+        },
+    )
+    for action in range(5):
+        logits = torch.randn(5, requires_grad=True)
+        log_probability = torch.log_softmax(logits, dim=-1)
+        (expected,) = torch.autograd.grad(log_probability[action], logits)
+        got = gradient_of_log_probability(log_probability.exp().detach(), action)
+        assert torch.allclose(got, expected, atol=1e-5), (
+            f"action {action} of five: autograd has {expected.tolist()}, got {got.tolist()}"
+        )
+
+
+@claim("get_action", "samples")
+def _(get_action):
+    policy = Categorical(logits=torch.tensor([[0.0, math.log(3)]] * 10_000, requires_grad=True))
+    returned = get_action(policy)
+    pair = isinstance(returned, (tuple, list)) and len(returned) == 2
+    assert pair, f"expected an action and its log-probability, got {type(returned).__name__}"
+    actions, log_probabilities = returned
+    assert not isinstance(log_probabilities, np.ndarray), "the order is turned round: action first"
+    expect_type(actions, np.ndarray, "the actions as a NumPy array")
+    expect_shape(actions, (10_000,), "10,000 policies gave actions of shape {}")
+    assert np.issubdtype(actions.dtype, np.integer), f"env.step wants integers, got {actions.dtype}"
+    # A correct function fails this about once in two million tries: five standard errors.
+    frequency, error = actions.mean(), np.sqrt(0.75 * 0.25 / 10_000)
+    assert frequency < 1, "left never came up in 10,000 tries at 0.25: sample, do not take the best"
+    assert abs(frequency - 0.75) < 5 * error, (
+        f"right came up {frequency:.3f} of the time, expected 0.75: sample from the policy"
+    )
+
+
+@claim("get_action", "returns each action's own log-probability")
+def _(get_action):
+    for shape in [(1_000,), ()]:
+        logits = torch.tensor([0.0, math.log(3)]).expand(*shape, 2).clone().requires_grad_()
+        actions, log_probabilities = get_action(Categorical(logits=logits))
+        expect_shape(actions, shape, f"a policy of shape {shape}: actions {{}}")
+        expect_type(log_probabilities, Tensor, "the log-probability as a tensor")
+        expect_shape(log_probabilities, shape, f"expected log-probabilities of shape {shape}, got {{}}")
+        expected = torch.where(torch.as_tensor(actions) == 1, 0.75, 0.25)
+        assert not torch.allclose(log_probabilities.detach(), expected, atol=1e-4), (
+            "got probabilities: take their logarithm"
+        )
+        assert torch.allclose(log_probabilities.detach(), expected.log(), atol=1e-4), (
+            "a log-probability belongs to another action than the one returned with it"
+        )
+        assert log_probabilities.requires_grad, (
+            "the log-probability lost its gradient: no detach, no_grad, .item() or NumPy"
+        )
+
+
+# Lesson 4: the world of three states; its trajectories and its model come from the lesson
+
+
+@claim("trajectory_probability")
+def _(trajectory_probability, trajectories):
+    # This policy pushes with 0.75 when upright and with 0.5 when leaning.
+    model, falling = nn.Linear(2, 2, bias=False, dtype=torch.float64), [(0, 1, 1), (1, 0, 2)]
+    model.weight.data = torch.tensor([[0.0, 0.0], [np.log(3), 0.0]], dtype=torch.float64)
+    got = trajectory_probability(model, falling)
+    hint = ": multiply by policy.probs, no .item() or detach"
+    expect_type(got, Tensor, "a tensor with its gradient", hint)
+    assert got.requires_grad, f"expected a tensor with its gradient, got Tensor{hint}"
+    expect_number(
+        got.item(),
+        0.108,  # 0.8 · 0.75 · 0.6 · 0.5 · 0.6
+        "expected 0.108 for the trajectory by hand",
+        {
+            0.135: "the chance of the start is missing",
+            0.3: "the chances of the next states are missing",
+            0.054: "every step has its own state, and so its own row of policy.probs",
+            0.0574: "policy.logits are log-probabilities; take policy.probs",
+            0.1116: "that is tiny_model's; use the model that is handed over",
+            0.012: "the state comes first, then the action",
+        },
+        show=".4g",
+        tolerance=1e-6,
+    )
+    got = trajectory_probability(model, falling, np.full((2, 2, 3), 1 / 3)).item()
+    assert abs(got - 0.3 / 9) < 1e-6, f"other dynamics: expected 0.0333, got {got:.4f}; are they used?"
+    nn.init.normal_(model.weight)
+    total = sum(trajectory_probability(model, trajectory).item() for trajectory in trajectories)
+    assert abs(total - 1) < 1e-5, f"the sum over all trajectories should be 1, got {total:.4f}"
+
+
+@claim("sum_of_log_policy")
+def _(sum_of_log_policy, model):
+    # The lesson's model pushes upright with 0.6225 and leaning with 0.3775.
+    got = sum_of_log_policy([(0, 1, 1), (1, 1, 2)])
+    hint = ": no .item() or math.log"
+    expect_type(got, Tensor, "a tensor with its gradient", hint)
+    assert got.requires_grad, f"expected a tensor with its gradient, got Tensor{hint}"
+    expect_number(
+        round(got.item(), 3),
+        -1.448,  # log 0.6225 + log 0.3775
+        "expected -1.448",
+        {
+            1.0: "those are probabilities; take their logarithms",
+            0.235: "that is the product of the probabilities; line 5 adds logarithms",
+            -0.724: "that is the mean; line 5 has the sum over all steps",
+            -0.974: "that is the last step's; line 5 has the sum over all steps",
+            1.448: "a probability below 1 has a negative logarithm",
+            -3.792: "start and next states do not contain θ; leave them out",
+        },
+    )
+    # By the logits: 1 - 0.6225 for the push upright, -0.3775 for the wait; 1 - 0.3775 and -0.6225 leaning.
+    (gradient,) = torch.autograd.grad(got, model.weight)
+    expected = torch.tensor([[-0.3775, -0.6225], [0.3775, 0.6225]])
+    assert torch.allclose(gradient.float(), expected, atol=1e-4), (
+        f"expected the gradient {expected.tolist()}, got {gradient.tolist()}: "
+        "policy.logits has the state first, then the action"
+    )
+
+
+@claim("calculate_loss", "has the right value")
+def _(calculate_loss):
+    log_probabilities = torch.tensor([-1.0, -3.0], requires_grad=True)
+    loss = calculate_loss(log_probabilities, torch.tensor([2.0, 5.0]))
+    expect_type(loss, Tensor, "a tensor")
+    expect_shape(loss, (), "expected a scalar, got shape {}: take the mean")
+    expect_number(
+        round(loss.item(), 4),
+        8.5,
+        "expected -(-1*2 + -3*5) / 2 = 8.5",
+        {
+            -8.5: "optimizers descend, so the minus sign belongs in front",
+            17.0: "take the mean over the steps, not the sum",
+            2.0: "are the weights used?",
+            7.0: "multiply entry by entry first, then take the mean",
+            2.4286: "divide by the number of steps, not by the sum of the weights",
+            1.5: "the weights come as they are to be used; subtract nothing",
+            0.7071: "the weights come as they are to be used; do not normalize them",
+            -0.4923: "the log-probabilities come as logarithms; no exponential is needed",
+        },
+    )
+
+
+@claim("calculate_loss", "has the right gradient")
+def _(calculate_loss):
+    for weights in [torch.tensor([2.0, 5.0]), *(50 * torch.randn(3, 40))]:
+        log_probabilities = (-torch.rand(len(weights))).requires_grad_()
+        loss = calculate_loss(log_probabilities, weights)
+        assert loss.requires_grad, "the loss lost its gradient: no detach, .item(), torch.tensor() or NumPy on the way"
+        loss.backward()
+        expected, got = -weights / len(weights), log_probabilities.grad
+        assert not torch.allclose(got, -expected, atol=1e-5), "the gradient has the wrong sign"
+        assert torch.allclose(got, expected, atol=1e-5), (
+            f"weights {weights[:2].tolist()}, {len(weights)} steps: expected a gradient that "
+            f"begins {expected[:2].tolist()}, got {got[:2].tolist()}"
+        )
+    start = time.perf_counter()
+    calculate_loss(torch.zeros(5_000, requires_grad=True), torch.ones(5_000)).backward()
+    if time.perf_counter() - start > 0.03:
+        print("Right, but slow, and lesson 6 will wait for it: multiply whole tensors, in no loop.")
+
+
+# Lesson 5: a scripted world, in which it is known what must happen
+
+
+class Script(gym.Env):
+    """Episodes of 3 steps, 2, 3, 2 and so on, ended by terminated and truncated in turn.
+
+    Observations and rewards are random. It writes down every step, as (observation, the one after it, action, reward),
+    and refuses to go on after an end.
+    """
+
+    observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self):
+        self.begun, self.ended = [], ""
+
+    @property
+    def episodes(self):
+        """The episodes in which something was played, each a list of steps."""
+        return [episode for episode in self.begun if episode]
+
+    def _look(self):
+        self.observation = np.random.uniform(-1, 1, 4).astype(np.float32)
+        return self.observation.copy()
+
+    def reset(self, *, seed=None, options=None):
+        assert seed is None, "it seeds the environment, so that every episode begins alike"
+        self.begun, self.ended = [*self.begun, []], ""
+        return self._look(), {}
+
+    def step(self, action):
+        assert not self.ended, f"the loop plays on after {self.ended} was True; it ends an episode"
+        episode, reward, seen = self.begun[-1], np.random.uniform(1, 5), self.observation
+        episode.append((seen, self._look(), int(action), reward))
+        if len(episode) == 2 + len(self.begun) % 2:
+            self.ended = ["truncated", "terminated"][len(self.begun) % 2]
+        ends = self.ended == "terminated", self.ended == "truncated"
+        return self.observation.copy(), reward, *ends, {}
+
+
+def columns(script):
+    """Return observations, those after them, actions, rewards and lengths of what a Script wrote down."""
+    lengths = np.array([len(episode) for episode in script.episodes])
+    return *map(np.array, zip(*sum(script.episodes, []), strict=True)), lengths
+
+
+def expected_move(model, observations, actions, weights):
+    """Return how plain gradient descent with learning rate 1 moves the parameters."""
+    log_probabilities = torch.log_softmax(model(torch.as_tensor(observations)), dim=-1)
+    taken = log_probabilities[range(len(actions)), actions]
+    mean = (taken * torch.as_tensor(weights, dtype=torch.float32)).mean()
+    return parameters_to_vector(torch.autograd.grad(mean, model.parameters()))
+
+
+def move_of_one_epoch(train_one_epoch, model, script, optimizer, budget=40):
+    """Return how an epoch moves the parameters; assert that it takes one gradient step."""
+    gradient_steps, before = [], parameters_to_vector(model.parameters()).detach()
+    hook = optimizer.register_step_post_hook(lambda *_: gradient_steps.append(1))
+    script.begun = []
+    train_one_epoch(script, model, optimizer, max_timesteps=budget)
+    hook.remove()
+    number = len(gradient_steps)
+    assert number == 1, f"expected one optimizer step in one epoch, got {number}"
+    return parameters_to_vector(model.parameters()).detach() - before
+
+
+def known_mistakes(script):
+    """Return well-known mistakes, each with the observations and weights that it would use."""
+    observations, later, _, rewards, lengths = columns(script)
+    each = np.split(rewards, lengths.cumsum()[:-1])
+    returns = np.repeat([sum(own) for own in each], lengths)
+    centered = returns - returns.mean()
+    starts = np.repeat(lengths.cumsum() - lengths, lengths)
+    to_go = returns - np.concatenate([own.cumsum() - own for own in each])
+    return {
+        "each step is weighted with its own reward": (observations, rewards),
+        "the weights are rewards-to-go": (observations, to_go),
+        "the weights are the rewards up to each step": (observations, returns - to_go + rewards),
+        "every weight is 1": (observations, np.ones_like(rewards)),
+        "each episode is averaged by itself": (observations, returns / np.repeat(lengths, lengths)),
+        "the weights are lengths": (observations, np.repeat(lengths, lengths)),
+        "the weights are shifted by one step": (observations, np.roll(returns, -1)),
+        "every step has the last episode's return": (observations, 0 * returns + returns[-1]),
+        "every step has the mean return": (observations, 0 * returns + sum(rewards) / len(each)),
+        "the weights are normalized": (observations, centered / returns.std(ddof=1)),
+        "the weights are divided by their spread": (observations, centered / returns.std()),
+        "the mean of the weights is taken off": (observations, centered),
+        "each action goes with the observation after it": (later, returns),
+        "all steps of an episode have its first observation": (observations[starts], returns),
+    }
+
+
+def returns_of(script):
+    """Return the return of every episode, and the weight of every step."""
+    returns = [sum(reward for *_, reward in episode) for episode in script.episodes]
+    return returns, np.repeat(returns, [len(episode) for episode in script.episodes])
+
+
+@claim("train_one_epoch", "plays whole episodes to the budget")
+def _(train_one_epoch):
+    actions = []
+    # Four episodes, 3 + 2 + 3 + 2, meet a budget of 10 exactly, and one of 9 because the last one is finished.
+    for budget in (10, 9):
+        script, model = Script(), vpg_helpers.create_model(4, 2)
+        for parameter in model.parameters():
+            nn.init.zeros_(parameter)  # both actions have even chances
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        mean_return = train_one_epoch(script, model, optimizer, max_timesteps=budget)
+        lengths = [len(episode) for episode in script.episodes]
+        known = {13: ": one too many, the budget was met", 9: ": the last episode was cut short"}
+        known |= dict.fromkeys((23, 25), ": the budget counts steps, and not episodes")
+        assert sum(lengths) == 10, (
+            f"a budget of {budget}: expected episodes of 3, 2, 3 and 2 steps, got {lengths}"
+            f"{known.get(sum(lengths), '')}"
+        )
+        actions += [action for episode in script.episodes for _, _, action, _ in episode]
+        expect_type(mean_return, (int, float), "the mean return as a number")
+        returns, weights = returns_of(script)
+        known = {sum(returns): "that is the sum of the returns", np.mean(weights): "that is the mean over all steps"}
+        known |= {returns[-1]: "that is the last return", sum(returns) / len(weights): "that is the mean reward"}
+        said = f"expected a mean return of {np.mean(returns):.2f}"
+        expect_number(mean_return, np.mean(returns), said, known, show=".2f", tolerance=1e-4)
+    assert len(set(actions)) == 2, "the same action 20 times at even chances: roll the die"
+
+
+@claim("train_one_epoch", "weighs each step with its episode's return")
+def _(train_one_epoch):
+    script, model = Script(), vpg_helpers.create_model(4, 2)
+    start, optimizer = copy.deepcopy(model), torch.optim.SGD(model.parameters(), lr=1.0)
+    got = move_of_one_epoch(train_one_epoch, model, script, optimizer)
+    assert got.abs().max() > 0, "the parameters did not move: backward, and only then step?"
+    observations, _, actions, _, _ = columns(script)
+    right = expected_move(start, observations, actions, returns_of(script)[1])
+    assert not torch.allclose(got, -right, atol=1e-4), "it goes downhill: look at the sign"
+    for mistake, (mistaken, weights) in known_mistakes(script).items():
+        move = expected_move(start, mistaken, actions, weights)
+        assert not torch.allclose(got, move, atol=1e-4), (
+            f"{mistake}; expected each step's own observation, weighted with its episode's return"
+        )
+    assert torch.allclose(got, right, atol=1e-4), (
+        f"the parameters should move by {right.norm():.4f}, got a move of {got.norm():.4f}: "
+        "does the loss have the actions that were played, each with its observation and weight?"
+    )
+
+
+@claim("train_one_epoch", "takes one fresh gradient step an epoch")
+def _(train_one_epoch):
+    script, model = Script(), vpg_helpers.create_model(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    first = move_of_one_epoch(train_one_epoch, model, script, optimizer)
+    start = copy.deepcopy(model)
+    got = move_of_one_epoch(train_one_epoch, model, script, optimizer)
+    observations, _, actions, _, _ = columns(script)
+    expected = expected_move(start, observations, actions, returns_of(script)[1])
+    assert not torch.allclose(got, expected + first, atol=1e-4), (
+        "the second epoch's step has the first one's gradient in it: optimizer.zero_grad()?"
+    )
+    assert torch.allclose(got, expected, atol=1e-4), (
+        f"the second epoch should move the parameters by {expected.norm():.4f}, got {got.norm():.4f}"
+    )
+
+
+@claim("train", "is decided by its seed")
+def _(train):
+    trained = train(epochs=3, max_timesteps=200, seed=5)
+    pair = isinstance(trained, tuple) and len(trained) == 2
+    assert pair, f"expected the model and the mean returns, got {type(trained).__name__}"
+    model, first = trained
+    torch.rand(3)
+    model_again, again = train(epochs=3, max_timesteps=200, seed=5)
+    _, other = train(epochs=3, max_timesteps=200, seed=6)
+    expect_type(model, nn.Module, "the model first")
+    assert len(first) == 3, f"expected one mean return per epoch, 3, got {len(first)}"
+    pairs = zip(model.parameters(), model_again.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs) and list(first) == list(again), (
+        f"the same seed gave {list(first)} and {list(again)}: seed the environment once, "
+        "and torch before the model is made"
+    )
+    assert list(first) != list(other), "two seeds gave the same numbers: is the seed used?"
+    assert len(set(first)) > 1, "every epoch gave the same number: seed once, before the loop"
+
+
+def watch_seeding(train, seed, epochs):
+    """Return where every episode of a training started, and what torch was seeded with."""
+    starts, seeds, make, manual_seed = [], [], gym.make, torch.manual_seed
+
+    class Watched(gym.Wrapper):
+        def reset(self, **settings):
+            observation, info = super().reset(**settings)
+            starts.append(tuple(observation.tolist()))
+            return observation, info
+
+    def make_watched(*names, **settings):
+        return Watched(make(*names, **settings))
+
+    def seed_watched(number):
+        seeds.append(number)
+        return manual_seed(number)
+
+    with patch.object(gym, "make", make_watched), patch.object(torch, "manual_seed", seed_watched):
+        train(epochs=epochs, max_timesteps=60, seed=seed)
+    return starts, seeds
+
+
+@claim("train", "seeds everything, once")
+def _(train):
+    (starts, seeds), (others, _), (_, once) = [
+        watch_seeding(train, seed, epochs) for seed, epochs in [(5, 3), (6, 3), (5, 1)]
+    ]
+    assert len(set(starts)) == len(starts), (
+        "two episodes began exactly alike: seed the environment once, before the loop"
+    )
+    assert not set(starts) & set(others), "two seeds gave the same starts: hand the seed to env.reset(seed=seed)"
+    assert len(seeds) == len(once), "torch is seeded in every epoch: seed it before the loop"
+
+
+@claim("train", "calls the watcher after every epoch")
+def _(train):
+    seen, counts = [], []
+
+    def watcher(model, mean_returns):
+        seen.append(model)
+        counts.append(len(mean_returns))
+
+    model, _ = train(epochs=3, max_timesteps=50, after_epoch=watcher)
+    assert counts == [1, 2, 3], f"expected after_epoch to see 1, 2, 3 mean returns, got {counts}"
+    assert all(each is model for each in seen), (
+        "after_epoch saw another model than the one returned: make it once, and hand on no copies"
+    )
+
+
+@claim("train", "uses its settings")
+def _(train):
+    snapshots = []
+
+    def snapshot(model, _):
+        snapshots.append(parameters_to_vector(model.parameters()).detach().clone())
+
+    # A budget of 1 makes every epoch a single episode, whose return is a whole number.
+    _, returns = train(epochs=3, max_timesteps=1, learning_rate=0.03, after_epoch=snapshot)
+    assert all(float(each).is_integer() for each in returns), (
+        f"max_timesteps=1 should end an epoch after one episode, got mean returns {returns}"
+    )
+    # Adam moves no parameter by much more than the learning rate, and the largest move comes near it; an optimizer
+    # made anew in every epoch would move nearly all of them by exactly the learning rate.
+    moves = [(snapshots[k + 1] - snapshots[k]).abs() / 0.03 for k in (0, 1)]
+    largest = max(move.max().item() for move in moves)
+    assert 0.5 < largest < 1.2, (
+        f"the largest move of a parameter is {largest:.2f} learning rates, expected about 1: "
+        "is it Adam, with this learning rate?"
+    )
+    fresh = ((moves[0] - 1).abs() < 0.01)[moves[0] > 0].float().mean()
+    assert fresh < 0.9, "every step looks like Adam's first: make the optimizer once, before the loop"
+
+
+@claim("train", "plays episodes of 200 steps at most")
+def _(train):
+    made, make = [], gym.make
+
+    def make_without_falls(*names, **settings):
+        made.append(make(*names, **settings))
+        made[-1].unwrapped.theta_threshold_radians = made[-1].unwrapped.x_threshold = np.inf
+        return made[-1]
+
+    # Where the pole may lean as far as it likes, on an endless track, only the clock ends an episode.
+    with patch.object(gym, "make", make_without_falls):
+        _, returns = train(epochs=1, max_timesteps=1)
+    assert not made or returns[0] == 200, (
+        f"no pole can fall, and the mean return is {returns[0]:g}, expected 200: max_episode_steps?"
+    )
+
+
+# Lesson 6
+
+
+@claim("bootstrap_interval")
+def _(bootstrap_interval):
+    # For 100 numbers from a bell curve the interval is close to the mean ± 1.96 standard errors.
+    curves = np.random.default_rng().normal(50, 10, size=(100, 10))
+    interval = bootstrap_interval(curves)
+    assert interval is not None, "got None"
+    expect_shape(interval, (2, 10), "100 seeds and 10 epochs should give shape (2, 10), got {}: draw seeds, not epochs")
+    low, high = np.asarray(interval)
+    assert np.all(low <= high), "the low bound comes first"
+    expected = 2 * 1.96 * curves.std(axis=0) / np.sqrt(100)
+    ratio = np.mean((high - low) / expected)
+    known = [
+        (0.0, 0.01, ": it has no width; draw with replacement"),
+        (0.15, 0.4, ": np.percentile takes 2.5 and 97.5, not 0.025 and 0.975"),
+        (0.45, 0.6, ": a 95 % interval has two on either side"),
+        (0.78, 0.92, ": that is a 90 % interval; cut off 2.5 % on either side"),
+        (1.6, 1.95, ": does each draw have 32 seeds? Take as many as there are"),
+        (5.0, 50.0, ": as wide as the curves are spread; take the mean of every draw first"),
+    ]
+    mistakes = [mistake for lowest, highest, mistake in known if lowest <= ratio < highest]
+    said = f"expected ± 1.96 standard errors, got {1.96 * ratio:.2f} of them{''.join(mistakes)}"
+    assert 0.92 < ratio < 1.08, said
+    assert np.all(np.abs((low + high) / 2 - curves.mean(axis=0)) < expected / 4), "not at the mean"
+
+
+@claim("bootstrap_interval", "keeps to the numbers that it has")
+def _(bootstrap_interval):
+    low, high = bootstrap_interval(np.full(20, 7.0))
+    assert abs(low - 7) < 1e-9 and abs(high - 7) < 1e-9, f"twenty sevens gave {low} to {high}"
+    # The mean of a draw is never below zero, and now and then the hundred is drawn twice.
+    low, high = bootstrap_interval(np.array([0.0] * 19 + [100.0]))
+    assert low >= 0, f"nineteen zeros and a hundred gave a low bound of {low:.1f}: draw, do not use ±"
+    assert high > 0, "nineteen zeros and a hundred gave 0 to 0: is the last seed ever drawn?"
+    assert 5 <= high <= 25, f"nineteen zeros and a hundred: expected a high bound near 15, got {high}"
+
+
+@claim("reward_to_go")
+def _(reward_to_go):
+    got = tuple(float(weight) for weight in reward_to_go(np.array([1.0, 2.0, 4.0])))
+    assert len(got) == 3, f"expected one weight per step, 3, got {len(got)}"
+    expect_value(
+        got,
+        (7, 6, 4),
+        "expected (7, 6, 4)",
+        {
+            (7, 7, 7): "that is the whole return; leave out what came before the step",
+            (1, 3, 7): "those are the rewards up to each step; sum from the step on",
+            (6, 4, 0): "each step's own reward belongs to it, it comes after the action",
+            (4, 6, 7): "the sums are right and their order is turned round",
+            (7, 3, 1): "those are the rewards up to each step, turned round",
+        },
+    )
+    got = np.asarray(reward_to_go(np.array([0.5, 0.25])), dtype=float).tolist()
+    expect_value(got, [0.75, 0.25], "for rewards 0.5, 0.25 expected [0.75, 0.25]")
+    rewards = np.random.default_rng().normal(size=200)
+    expected, before = [rewards[step:].sum() for step in range(200)], rewards.copy()
+    assert np.allclose(reward_to_go(rewards), expected), "for 200 random rewards it differs"
+    assert np.array_equal(rewards, before), "the rewards that it was given have changed: copy first"
+
+
+# ---- 2. From claims to verdicts --------------------------------------------------------------------------------------
+
+_passed: dict[Callable, set[str]] = {}  # which claims a function was seen to keep
+_interrupted: set[Callable] = set()  # functions that somebody, or a grader's time-out, had to stop
+_references: set[Callable] = set()  # functions that go_on put in the place of a learner's
+_REMARKS = {  # what an error message is often about
+    "None": "a function without a return gives None",
+    "mat1 and mat2": "a layer takes as many numbers as the layer before it gives",
+    "match the size of tensor": "one weight for each step; does a list live on from episode to episode?",
+    "unsized object": "np.stack joins a list of arrays of shape ()",
+    "element tensor": "functions of math take one number; torch has them for tensors",
+}
+
+
+class CheckFailed(AssertionError):  # noqa: N818
+    """A verdict: what was expected, what was got. A notebook shows this line instead of a traceback."""
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+
+class NotWrittenYet(CheckFailed):
+    """The exercise is still blank."""
+
+
+def check(exercise: Callable, claim: str | None = None, **given):
+    """Check an exercise claim by claim, or one claim alone; print what holds.
+
+    given is what the claims need from the lesson.
+    Raises CheckFailed, one plain line, at the first claim that does not hold; NotWrittenYet where the exercise is
+    blank; ValueError for a function that is no exercise, or a claim that it has not; TypeError where the lesson's
+    part is missing.
+    """
+    name = _exercise_name(exercise, inspect.currentframe().f_back)
+    claims = CLAIMS[name]
+    if claim is not None and claim not in claims:
+        raise ValueError(f"{name} has no claim {claim!r}; give one of {', '.join(map(repr, claims))}")
+    for text in [claim] if claim else claims:
+        needed = list(inspect.signature(claims[text]).parameters)[1:]
+        if set(needed) != set(given):
+            raise TypeError(f"check({name}) was given {sorted(given)} of the lesson; it needs {needed}")
+        with checking(exercise, text, name):
+            claims[text](exercise, **given)
+
+
+def _exercise_name(exercise, frame):
+    """Return which exercise a function answers: its own name, or the one under which the notebook holds it."""
+    own_name = getattr(exercise, "__name__", "")
+    if own_name in CLAIMS:
+        return own_name
+    held = [name for name in CLAIMS if frame.f_globals.get(name) is exercise]
+    if not held:
+        raise ValueError(f"{own_name or exercise!r} is no exercise; give one of {', '.join(CLAIMS)}")
+    return held[0]
+
+
+@contextlib.contextmanager
+def checking(exercise: Callable, claim: str, name: str):
+    """Run assertions about an exercise; say that it keeps the claim, or raise CheckFailed with one plain line.
+
+    A function that still raises NotImplementedError is NotWrittenYet. One that had to be interrupted is not run
+    again: an endless loop takes a grader one time-out, and not one for every check.
+    """
+    if exercise in _interrupted:
+        raise CheckFailed(f"{name}: it was interrupted before; does its loop end? Run its cell again to try again")
+    if exercise in _references:
+        raise NotWrittenYet(f"{name}: not written yet; this is the reference. Run your own cell, then this check")
+    if _is_older(exercise, name):
+        raise CheckFailed(
+            f"{name}: the cell that you ran last did not define it, so this is an older version; what did it say?"
+        )
+    claims = _passed.setdefault(exercise, set())
+    claims.discard(claim)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _interrupted.add(exercise)
+        raise
+    except NotImplementedError:
+        raise NotWrittenYet(f"{name}: not written yet") from None
+    except AssertionError as error:
+        raise CheckFailed(f"{name}: {_remark(str(error))}") from None
+    except Exception as error:
+        raise CheckFailed(f"{name}: {_locate(error, exercise)}") from None
+    claims.add(claim)
+    print(name, claim)
+
+
+def _is_older(exercise, name):
+    """Tell whether a notebook's last cell with this function failed, and left an earlier one in force."""
+    shell, code = get_ipython(), getattr(exercise, "__code__", None)
+    cells = shell.user_ns.get("In", []) if shell and code else []
+    written = [cell.strip() for cell in cells if re.search(rf"^def {name}\b", cell, flags=re.M)]
+    return bool(written) and "".join(linecache.getlines(code.co_filename)).strip() != written[-1]
+
+
+def _remark(said):
+    remarks = [remark for part, remark in _REMARKS.items() if part in said]
+    return f"{said} ({'; '.join(remarks)})" if remarks else said
+
+
+def _locate(error, exercise):
+    """Say which error came up, and on which line of the learner's cell, if it was there."""
+    said = _remark(f"{type(error).__name__}: {error}".partition("\n")[0])
+    cell = getattr(getattr(exercise, "__code__", None), "co_filename", None)
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == cell]
+    if lines:
+        return f"line {lines[-1].lineno} of its cell, `{lines[-1].line}`, raises {said}"
+    return f"what it returns cannot be used: {said}"
+
+
+def judge(name: str, answer: object, sealed: str):
+    """Say whether the answer to a question is right, and why; raise CheckFailed where it is not.
+
+    sealed holds the right choice and a sentence for every choice, in base64: out of sight, and not a secret.
+    """
+    question = json.loads(_unseal(sealed))
+    choices = ", ".join(f'"{choice}"' for choice in question["choices"])
+    chosen = {_squeeze(choice): choice for choice in question["choices"]}.get(_squeeze(str(answer)))
+    if answer is ...:
+        raise NotWrittenYet(f"{name}: not written yet; put one of {choices} in place of the dots")
+    if chosen is None:
+        raise CheckFailed(f"{name}: got {answer!r}; write one of {choices}")
+    sentence = question["choices"][chosen]
+    if chosen != question["answer"]:
+        raise CheckFailed(f'{name}: not "{chosen}". {sentence}')
+    print("Right.", sentence)
+
+
+def _squeeze(text):
+    return re.sub(r"\s", "", text.lower())
+
+
+def _unseal(sealed):
+    return base64.b64decode(sealed).decode()
+
+
+# ---- 3. The learner's own file ---------------------------------------------------------------------------------------
+
+LEARNERS_FILE = Path("my_agent.py")  # beside the notebook, which is where its kernel works
+_HEADER = '''"""My own agent: the exercise notebooks write each of the six functions here once it has passed its checks.
+
+What you change here is used as it is and not checked again. The version before is in my_agent.previous.py; to begin
+anew, delete both. Once all six are here, `python my_agent.py` trains the agent.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+'''
+_PROGRAM = """if __name__ == "__main__":
+    train(epochs=80, after_epoch=lambda model, mean_returns: print(len(mean_returns), round(mean_returns[-1], 1)))
+"""
+
+
+def go_on(name: str, namespace: dict, sealed_reference: str):
+    """Go on with the learner's function, and keep it, if it passed its checks; with the reference if not.
+
+    namespace is the notebook's globals().
+    """
+    function = namespace.get(name)
+    if _passed.get(function, set()) >= set(CLAIMS[name]):
+        print(f"{name}: yours from here on.", keep(name, function) if name in KEPT_FUNCTIONS else "")
+    else:
+        exec(_unseal(sealed_reference), namespace)
+        _references.add(namespace[name])
+        print(f"{name}: the reference from here on. Once yours passes its check, run this cell again.")
+
+
+def keep(name: str, function: Callable) -> str:
+    """Write one of the kept functions, with what else its cell defines, to LEARNERS_FILE; return what was done.
+
+    The file is replaced in one move, and the version before stays beside it as my_agent.previous.py. A function
+    that leans on another cell would not work there: it is not written, and the returned sentence says so.
+    """
+    _run_learners_file({})
+    before = LEARNERS_FILE.read_text(encoding="utf-8") if LEARNERS_FILE.exists() else ""
+    header, sections = _cut_into_sections(before)
+    try:
+        sections[name] = _definitions(name, function)
+        _refuse_unknown_names(name, header, sections)
+    except ValueError as error:
+        return f"Not kept: {error}."
+    parts = [header, *(f"\n# ---- {each} ----\n\n{sections[each]}" for each in KEPT_FUNCTIONS if each in sections)]
+    if all(each in sections for each in KEPT_FUNCTIONS):
+        parts.append(f"\n# ---- program ----\n\n{sections.get('program', _PROGRAM)}")
+    text = "".join(parts)
+    if before and text != before:
+        _replace(LEARNERS_FILE.with_suffix(".previous.py"), before)
+    if text != before:
+        _replace(LEARNERS_FILE, text)
+    return f"Kept in {LEARNERS_FILE}."
+
+
+def _replace(path, text):
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)
+
+
+def _cut_into_sections(text):
+    """Return the header and the sections, {name: source}, of what the learner's file holds."""
+    header, *rest = re.split(r"^\n# ---- (\w+) ----\n\n", text or _HEADER, flags=re.M)
+    return header, dict(zip(rest[::2], rest[1::2], strict=True))
+
+
+def _run_learners_file(given):
+    """Execute the learner's file on top of the names given, and return all names; set a file that fails aside."""
+    namespace = given | {"__name__": LEARNERS_FILE.stem}
+    if not LEARNERS_FILE.exists():
+        return namespace
+    try:
+        exec(compile(LEARNERS_FILE.read_text(encoding="utf-8"), str(LEARNERS_FILE), "exec"), namespace)
+        return namespace
+    except Exception as error:
+        numbers = itertools.count(1)
+        aside = next(path for n in numbers if not (path := LEARNERS_FILE.with_suffix(f".broken-{n}.py")).exists())
+        os.replace(LEARNERS_FILE, aside)
+        print(
+            f"{LEARNERS_FILE} does not run ({type(error).__name__}: {error}). It is now {aside}; nothing is lost: "
+            f"run your cells and their checks again, or mend it and copy its functions into a new {LEARNERS_FILE}."
+        )
+        return given
+
+
+def _definitions(name, function):
+    """Return the part of a function's cell that defines something: imports, functions, classes, what they use."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    lines = linecache.getlines(code.co_filename) if code else []
+    tree = ast.parse("".join(lines))
+    named = {name} | {node.id for part in tree.body if _defines(part) for node in ast.walk(part) if _is_name(node)}
+    kept = []
+    for part in tree.body:
+        targets = {node.id for node in ast.walk(part) if _is_name(node) and isinstance(node.ctx, ast.Store)}
+        if _defines(part) or (isinstance(part, (ast.Assign, ast.AnnAssign)) and targets & named):
+            first = min([part.lineno, *(decorator.lineno for decorator in getattr(part, "decorator_list", []))])
+            kept.append("".join(lines[first - 1 : part.end_lineno]).rstrip() + "\n")
+    if not kept:
+        raise ValueError(f"{name} was not defined in a notebook cell")
+    return "\n".join(kept)
+
+
+def _defines(part):
+    return isinstance(part, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
+
+
+def _is_name(node):
+    return isinstance(node, ast.Name)
+
+
+def _refuse_unknown_names(name, header, sections):
+    """Refuse a section that uses what the file does not define, or that would redefine what another one uses."""
+    imported = {"__name__": LEARNERS_FILE.stem}
+    try:
+        exec(header, imported)
+        namespace = dict(imported)
+        for each in KEPT_FUNCTIONS:
+            own = dict(imported)
+            exec(sections.get(each, ""), own)
+            new = {key: own[key] for key in own.keys() - imported.keys()}
+            both = [key for key in new if namespace.get(key, new[key]) is not new[key]]
+            if both:
+                raise ValueError(f"{name}'s cell and another one both define {', '.join(both)}; rename one")
+            namespace.update(new)
+    except NameError as error:
+        raise ValueError(f"{error}: import or define it in the cell of {name}") from None
+    missing = sorted(_outside_names(sections[name]) - {*namespace, *dir(builtins), *KEPT_FUNCTIONS})
+    if "vpg" in missing:
+        raise ValueError(f"{name} calls functions of vpg; write get_policy, say, and not vpg.get_policy")
+    if missing:
+        raise ValueError(f"{name} uses {', '.join(missing)} of another cell; define it in the cell of {name}")
+
+
+def _outside_names(source):
+    """Return the names that a piece of code uses and does not make itself."""
+    top = symtable.symtable(source, "cell", "exec")
+    tables, used = [top], set()
+    for table in tables:  # the list grows while it is walked
+        tables += table.get_children()
+        used |= {each.get_name() for each in table.get_symbols() if each.is_referenced() and each.is_global()}
+    return used - {each.get_name() for each in top.get_symbols() if each.is_assigned() or each.is_imported()}
+
+
+def with_my_functions(*names: str):
+    """Return a module like vpg_helpers in which the functions named are the learner's own, where the file has them.
+
+    Whatever else the module holds, train_seeds say, calls the learner's functions too, and theirs call each other.
+    """
+    specification = importlib.util.spec_from_file_location("vpg_with_my_functions", vpg_helpers.__file__)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    # A namespace apart for the learner's cells, so that a helper of theirs may have any name.
+    reference = {name: getattr(module, name) for name in KEPT_FUNCTIONS}
+    own = _run_learners_file(reference)
+    mine = [name for name in names if own[name] is not reference[name]]
+    for name in mine:
+        setattr(module, name, own[name])
+    others = ", ".join(name for name in names if name not in mine)
+    print(f"Yours: {', '.join(mine) or 'none'}. The reference: {others or 'none'}.")
+    return module

@@ -773,7 +773,7 @@ def _exercise_name(exercise, frame):
         return own_name
     held = [name for name in CLAIMS if frame.f_globals.get(name) is exercise]
     if not held:
-        raise ValueError(f"{own_name or exercise!r} is no exercise; give one of {', '.join(CLAIMS)}")
+        raise ValueError(f"{own_name or repr(exercise)} is no exercise; give one of {', '.join(CLAIMS)}")
     return held[0]
 
 

@@ -1,5 +1,7 @@
 """The batched form against the plain functions: same play, same gradient, and every seed on its own."""
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -186,6 +188,15 @@ def test_history_and_callback_have_the_promised_shapes():
     np.testing.assert_array_equal(seen[1], history.mean_returns)
 
 
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (8, 32)])
+def test_share_interval_solves_its_equation(successes, trials):
+    """Wilson's bounds are the shares p for which |k/n - p| is 1.96 standard errors of p itself."""
+    for bound in vpg.share_interval(successes, trials):
+        assert abs(successes / trials - bound) == pytest.approx(1.96 * math.sqrt(bound * (1 - bound) / trials))
+    low, high = vpg.share_interval(successes, trials)
+    assert low < high
+
+
 class OwnBuild(torch.nn.Module):
     """The same network as create_model's, built in another way, with the same parameters."""
 
@@ -214,6 +225,8 @@ def test_models_of_another_build_play_the_same():
         (lambda: vpg.train_seeds([0], learning_rate=-1), "learning_rate is -1"),
         (lambda: vpg.train_seeds([0], number_of_environments=0), "number_of_environments is 0"),
         (lambda: vpg.train_seeds([0], weigh_episode=lambda rewards: rewards[1:]), "one weight per log-probability"),
+        (lambda: vpg.share_interval(1, 0), "trials is 0"),
+        (lambda: vpg.share_interval(5, 4), "5 successes in 4 trials"),
         (lambda: collect([], [], max_timesteps=1), "number_of_models is 0"),
         (lambda: collect([seeded_model()], [0], max_timesteps=0), "max_timesteps is 0"),
         (lambda: collect([seeded_model()], [0, 1]), "2 generators for 1 models"),

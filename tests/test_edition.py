@@ -12,17 +12,25 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 from catalogue import fill_in, read_catalogue, references, right_solutions, run
-from make_exercises import EDITION, LESSONS, blank, exercise_name, has_tag, make, read, weigh
+from make import (
+    EDITION,
+    LESSONS,
+    NOTEBOOKS,
+    ROOT,
+    blank,
+    code_cells,
+    exercises_of,
+    has_tag,
+    make_edition,
+    questions_of,
+    read,
+    weigh,
+)
 
 import vpg_helpers as vpg
+from vpg_checks import KEPT_FUNCTIONS, with_my_functions
 
-ROOT = Path(__file__).parents[1]
 NAMES = [path.name for path in LESSONS]
-SIX = set(vpg.SIX_FUNCTIONS)
-
-
-def code_cells(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def graded(notebook):
@@ -39,12 +47,18 @@ def edition(request):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_committed_edition_is_what_the_lessons_make(path, tmp_path):
-    nbformat.write(make(path), tmp_path / path.name)
-    assert (tmp_path / path.name).read_text() == (EDITION / path.name).read_text(), "run tests/make_exercises.py"
+    nbformat.write(make_edition(path), tmp_path / path.name)
+    assert (tmp_path / path.name).read_text() == (EDITION / path.name).read_text(), "run notebooks/make.py"
 
 
 def test_edition_holds_a_notebook_for_every_lesson():
     assert sorted(path.name for path in EDITION.glob("*.ipynb")) == NAMES
+
+
+def test_edition_says_what_made_it_and_has_a_line_for_every_claim(edition):
+    assert "by `notebooks/make.py`: its text is edited there and not here" in edition.cells[0].source
+    lines = [cell.source for cell in code_cells(edition, "check") if cell.source.startswith("check(")]
+    assert lines and len(set(lines)) == len(lines) and not any("\n" in line for line in lines)
 
 
 def test_blank_keeps_signature_and_docstring_and_loses_the_body():
@@ -55,7 +69,7 @@ def test_blank_keeps_signature_and_docstring_and_loses_the_body():
 
 
 def test_no_code_cell_gives_a_solution_away(edition):
-    """Not in plain text: what vpg.go_on falls back to is sealed."""
+    """Not in plain text: what go_on falls back to is sealed."""
     for name, source in references().items():
         body = strip_lines(source[len(blank(source).rpartition("\n")[0]) :])
         assert len(body) > 15, name
@@ -100,7 +114,7 @@ def test_edition_folds_hints_and_reference(edition):
 
 
 def test_class_edition_has_no_folded_reference():
-    cells = make(LESSONS[0], with_reference=False).cells
+    cells = make_edition(LESSONS[0], with_reference=False).cells
     assert not any("The reference</summary>" in cell.source for cell in cells)
 
 
@@ -110,14 +124,11 @@ def test_teacher_s_table_is_right():
     for path, lesson in zip(LESSONS, lessons, strict=True):
         (row,) = [line for line in text.splitlines() if line.startswith(f"| [{path.stem}]({path.name})")]
         _, _, functions, reading, exercises, points_, _ = (part.strip() for part in row.split("|"))
-        names = [exercise_name(cell) for cell in lesson.cells if has_tag(cell, "exercise")]
-        assert functions == ", ".join(f"`{name}`" for name in names)
+        assert functions == ", ".join(f"`{name}`" for name in exercises_of(lesson))
         assert f"**Time:** {reading} minutes" in lesson.cells[0].source
         assert {"minutes": int(exercises), "points": int(points_)}.items() <= weigh(lesson).items()
-    kinds = [
-        cell.metadata["question"]["kind"] for lesson in lessons for cell in lesson.cells if "question" in cell.metadata
-    ]
-    counts = len(references()), kinds.count("predict"), kinds.count("find"), 3 * len(LESSONS)
+    kinds = [question["kind"] for lesson in lessons for question in questions_of(lesson)]
+    counts = len(references()), kinds.count("predict"), kinds.count("find"), kinds.count("quiz")
     assert tuple(map(int, re.findall(r"\d+", text.split("\n")[2])))[:4] == counts
 
 
@@ -165,8 +176,8 @@ def test_filled_in_nothing_fails_and_lesson_5_trains_the_learner_s_program(tmp_p
     for name in NAMES:
         assert run_exercises(name) == {}, name
     text = (tmp_path / "my_agent.py").read_text()
-    assert all(f"# ---- {function} ----" in text for function in SIX)
-    mine = vpg.with_my_functions(*vpg.SIX_FUNCTIONS)
+    assert all(f"# ---- {function} ----" in text for function in KEPT_FUNCTIONS)
+    mine = with_my_functions(*KEPT_FUNCTIONS)
     _, curve = mine.train(epochs=2, max_timesteps=100)
     assert curve == vpg.train(epochs=2, max_timesteps=100)[1]
 
@@ -260,8 +271,8 @@ class Course:
         self.course, exchange = folder / "course", folder / "exchange"
         exchange.mkdir()
         exchange.chmod(0o777)
-        make_edition = [sys.executable, ROOT / "tests" / "make_exercises.py", "--for-class", self.course / "source/vpg"]
-        subprocess.run(make_edition, check=True)
+        for_class = [sys.executable, NOTEBOOKS / "make.py", "--for-class", self.course / "source/vpg"]
+        subprocess.run(for_class, check=True)
         for path in (self.course / "source/vpg").glob("*.ipynb"):
             if path.name not in lessons:
                 path.unlink()
@@ -385,4 +396,4 @@ def test_nbgrader_gives_full_marks_and_none_for_all_six_lessons(tmp_path):
     assert course.grade() == {"perfect": sum(sum(points(name).values()) for name in NAMES), "empty": 0}
     assert course.verdicts("perfect")[1] == set()
     program = (course.course / "autograded/perfect/vpg/my_agent.py").read_text()
-    assert all(f"\ndef {name}(" in program for name in SIX)
+    assert all(f"\ndef {name}(" in program for name in KEPT_FUNCTIONS)

@@ -1,15 +1,20 @@
 """The checks judge right: every wrong answer refused with its own message, every right one accepted."""
 
+import ast
 import functools
+import inspect
 import re
 import time
 import warnings
 
+import numpy as np
 import pytest
 from catalogue import Stage, change, read_catalogue, references
-from make_exercises import LESSONS, blank, questions_of, read, seal_question
+from make import LESSONS, blank, questions_of, read, seal_question
 
-import vpg_helpers as vpg
+import vpg_checks
+import vpg_helpers
+from vpg_checks import CLAIMS, CheckFailed, NotWrittenYet, check, checking, judge
 
 WRONG, RIGHT = read_catalogue("wrong_answers.txt"), read_catalogue("right_answers.txt")
 QUESTIONS = [question for path in LESSONS for question in questions_of(read(path))]
@@ -71,37 +76,96 @@ def test_question_takes_the_right_choice_and_says_why_others_are_wrong(question,
     sealed = seal_question(question)
     for choice, sentence in question["choices"].items():
         if choice == question["answer"]:
-            vpg.judge("name", choice.upper() + " ", sealed)
+            judge("name", choice.upper() + " ", sealed)
             assert capsys.readouterr().out == f"Right. {sentence}\n"
         else:
-            with pytest.raises(vpg.CheckFailed, match=re.escape(f'name: not "{choice}". {sentence}')):
-                vpg.judge("name", choice, sealed)
-    with pytest.raises(vpg.NotWrittenYet, match="not written yet; put one of"):
-        vpg.judge("name", ..., sealed)
-    with pytest.raises(vpg.CheckFailed, match="got 'something else'; write one of"):
-        vpg.judge("name", "something else", sealed)
+            with pytest.raises(CheckFailed, match=re.escape(f'name: not "{choice}". {sentence}')):
+                judge("name", choice, sealed)
+    with pytest.raises(NotWrittenYet, match="not written yet; put one of"):
+        judge("name", ..., sealed)
+    with pytest.raises(CheckFailed, match="got 'something else'; write one of"):
+        judge("name", "something else", sealed)
 
 
 # --- the verdict itself -------------------------------------------------------------------------------------
 
 
 def test_interrupt_is_no_verdict_and_an_endless_loop_runs_once():
-    def endless():
+    def count_parameters(*sizes):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), vpg.checking(endless):
-        endless()
-    with pytest.raises(vpg.CheckFailed, match="endless: it was interrupted before"), vpg.checking(endless, "ends"):
-        endless()
+    with pytest.raises(KeyboardInterrupt):
+        check(count_parameters)
+    with pytest.raises(CheckFailed, match="count_parameters: it was interrupted before"):
+        check(count_parameters)
 
 
 def test_verdict_is_one_line_in_a_notebook():
-    with pytest.raises(vpg.CheckFailed) as caught, vpg.checking(len):
+    with pytest.raises(CheckFailed) as caught, checking(len, "counts", "len"):
         raise AssertionError("expected 1, got 2")
     assert caught.value._render_traceback_() == ["CheckFailed: len: expected 1, got 2"]
 
 
 def test_error_outside_the_learner_s_cell_is_told_apart():
-    with pytest.raises(vpg.CheckFailed, match="len: what it returns cannot be used: AttributeError.*gives None"):
-        with vpg.checking(len):
+    with pytest.raises(CheckFailed, match="len: what it returns cannot be used: AttributeError.*gives None"):
+        with checking(len, "counts", "len"):
             None.shape  # noqa: B018
+
+
+def test_check_tells_what_held_claim_by_claim(capsys):
+    reward_to_go = lambda rewards: np.cumsum(rewards[::-1])[::-1]  # noqa: E731
+    reward_to_go.__name__ = "reward_to_go"
+    check(reward_to_go)
+    assert capsys.readouterr().out == "reward_to_go does what it should\n"
+    calculate_loss = vpg_helpers.calculate_loss
+    check(calculate_loss)
+    first, second = CLAIMS["calculate_loss"]
+    assert capsys.readouterr().out == f"calculate_loss {first}\ncalculate_loss {second}\n"
+    check(calculate_loss, second)
+    assert capsys.readouterr().out == f"calculate_loss {second}\n"
+
+
+def test_check_finds_an_exercise_under_the_name_that_the_notebook_gives_it(capsys):
+    namespace = {"check": check, "np": np}
+    exec("reward_to_go = lambda rewards: np.cumsum(rewards[::-1])[::-1]\ncheck(reward_to_go)", namespace)
+    assert capsys.readouterr().out == "reward_to_go does what it should\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: check(len), ValueError, "len is no exercise; give one of count_parameters, create_model"),
+        (lambda: check(vpg_helpers.get_policy, "flies"), ValueError, "get_policy has no claim 'flies'; give one of"),
+        (
+            lambda: check(trajectory_probability),
+            TypeError,
+            r"was given \[\] of the lesson; it needs \['trajectories'\]",
+        ),
+        (
+            lambda: check(vpg_helpers.get_policy, model=1),
+            TypeError,
+            r"was given \['model'\] of the lesson; it needs \[\]",
+        ),
+    ],
+)
+def test_a_check_that_cannot_be_run_is_refused_at_once(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def trajectory_probability(model, trajectory):
+    """A function of an exercise whose check needs something of the lesson."""
+
+
+def test_a_claim_asserts_and_says_what_is_wrong():
+    for function in [claim for claims in CLAIMS.values() for claim in claims.values()]:
+        tree = ast.parse(inspect.getsource(function))
+        asserts = [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+        expectations = [node for node in ast.walk(tree) if getattr(node, "id", "").startswith("expect_")]
+        assert asserts or expectations
+        assert all(node.msg is not None for node in asserts)
+
+
+def test_every_exercise_of_the_lessons_has_claims_and_no_other():
+    assert list(CLAIMS) == list(references())
+    assert set(vpg_checks.KEPT_FUNCTIONS) < set(CLAIMS)

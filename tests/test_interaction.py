@@ -9,18 +9,18 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 from xml.etree import ElementTree
 
 import gymnasium as gym
+import make
 import nbformat
 import numpy as np
 import pytest
 
 import vpg_helpers as vpg
+import vpg_pictures as pictures
 
-ROOT = Path(__file__).parents[1]
-LESSONS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+LESSONS = [path.name for path in make.LESSONS]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -29,7 +29,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 def test_bars_are_as_high_as_their_values_and_say_them():
     svg = ElementTree.fromstring(
-        vpg.draw_bars([0.25, 0.75], marks=[0.5, 0.5], intervals=[(0, 0.4), (0.6, 1)], said="Yes")
+        pictures.draw_bars([0.25, 0.75], marks=[0.5, 0.5], intervals=[(0, 0.4), (0.6, 1)], said="Yes")
     )
     bars = svg.findall("{*}rect")
     assert [float(bar.get("height")) for bar in bars] == pytest.approx([0.25 * 110, 0.75 * 110], abs=0.1)
@@ -40,7 +40,7 @@ def test_bars_are_as_high_as_their_values_and_say_them():
 
 
 def test_slider_redraws_with_the_values_of_all_controls():
-    box = vpg.slide(lambda a, b, c: f"<p>{a} {b} {c}</p>", a=(0, 10, 3), b=(0.0, 1.0, 0.5), c=["x", "y"])
+    box = pictures.slide(lambda a, b, c: f"<p>{a} {b} {c}</p>", a=(0, 10, 3), b=(0.0, 1.0, 0.5), c=["x", "y"])
     *controls, view = box.children
     assert [control.description for control in controls] == ["a", "b", "c"]
     assert view.value == "<p>3 0.5 x</p>"
@@ -50,18 +50,24 @@ def test_slider_redraws_with_the_values_of_all_controls():
 
 
 def test_list_of_choices_may_start_anywhere():
-    box = vpg.slide(lambda a, b: f"{a} {b}", a=([1, 2, 3], 2), b=["x", "y"])
+    box = pictures.slide(lambda a, b: f"{a} {b}", a=([1, 2, 3], 2), b=["x", "y"])
     assert box.children[-1].value == "2 x"
 
 
 def test_player_moves_its_slider():
-    box = vpg.slide(lambda step: f"{step}", play="step", step=(0, 9, 0))
+    box = pictures.slide(lambda step: f"{step}", play="step", step=(0, 9, 0))
     player, slider = box.children[0].children
     assert (player.min, player.max) == (slider.min, slider.max) == (0, 9)
 
 
+@pytest.mark.parametrize(("play", "names"), [("stop", "step, rate, kind"), ("rate", "step, rate, kind"), ("kind", "")])
+def test_only_a_slider_of_whole_numbers_is_played(play, names):
+    with pytest.raises(ValueError, match=f"play is '{play}'; name a control of whole numbers, one of {names}"):
+        pictures.slide(lambda **_: "", play=play, step=(0, 9, 0), rate=(0.0, 1.0, 0.5), kind=["a", "b"])
+
+
 def test_drawn_cart_stands_where_it_is_and_leans_as_it_leans():
-    svg = ElementTree.fromstring(vpg.draw_cart([1.0, 0.0, math.pi / 6, 0.0], said="Here."))
+    svg = ElementTree.fromstring(pictures.draw_cart([1.0, 0.0, math.pi / 6, 0.0], said="Here."))
     (cart,) = svg.findall("{*}rect")
     assert float(cart.get("x")) + 22 == pytest.approx(260 + 90)
     pole = svg.findall("{*}path")[1].get("d")
@@ -71,21 +77,21 @@ def test_drawn_cart_stands_where_it_is_and_leans_as_it_leans():
 
 
 def test_slider_shows_pictures_too():
-    box = vpg.slide(lambda a: vpg.Picture(f"Picture number {a}.", 2, 2), live=False, a=(1, 3, 2))
+    box = pictures.slide(lambda a: pictures.Picture(f"Picture number {a}.", 2, 2), live=False, a=(1, 3, 2))
     assert not box.children[0].continuous_update
     assert re.match(r'<img alt="Picture number 2\." src="data:image/png;base64,', box.children[-1].value)
 
 
 def test_cart_page_reads_as_a_sentence_without_its_script():
-    page = vpg.drive_cart()
+    page = pictures.drive_cart()
     left = re.sub(r"<script>.*</script>", "", page._repr_html_(), flags=re.S)
     assert ElementTree.fromstring(left.strip()).get("role") == "application"
     assert "Run this cell" in left and len(repr(page)) > 40
 
 
 def test_interrupted_training_keeps_the_model_and_the_curve(monkeypatch):
-    monkeypatch.setattr(vpg, "display", lambda shown, display_id: type("Handle", (), {"update": print})())
-    curve = vpg.LiveCurve(10)
+    monkeypatch.setattr(pictures, "display", lambda shown, display_id: type("Handle", (), {"update": print})())
+    curve = pictures.LiveCurve(10)
 
     def interrupt_after_three(models, mean_returns):
         curve(models, mean_returns)
@@ -96,7 +102,7 @@ def test_interrupted_training_keeps_the_model_and_the_curve(monkeypatch):
         vpg.train_seeds([0], epochs=10, max_timesteps=100, after_epoch=interrupt_after_three)
     whole = vpg.train_seeds([0], epochs=3, max_timesteps=100)
     np.testing.assert_array_equal(curve.mean_returns, whole.mean_returns)
-    for kept, expected in zip(curve.model[0].parameters(), whole.models[0].parameters(), strict=True):
+    for kept, expected in zip(curve.models[0].parameters(), whole.models[0].parameters(), strict=True):
         np.testing.assert_array_equal(kept.detach(), expected.detach())
 
 
@@ -120,7 +126,7 @@ def cart_page(browser):
     page = browser.new_page()
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.set_content(vpg.drive_cart()._repr_html_())
+    page.set_content(pictures.drive_cart()._repr_html_())
     page.evaluate("window.root = document.querySelector('.vpg-drive')")
     yield page
     assert page.errors == []
@@ -197,7 +203,7 @@ def test_slow_motion_is_slow(cart_page):
 
 @pytest.mark.parametrize(("wish", "shown"), [("reduce", "still"), ("no-preference", "png")])
 def test_animation_respects_the_wish_for_reduced_motion(browser, wish, shown):
-    animation = vpg.animate_episode(np.random.default_rng(0).normal(0, 0.1, (5, 4)), "Shaking")
+    animation = pictures.animate_episode(np.random.default_rng(0).normal(0, 0.1, (5, 4)), "Shaking")
     page = browser.new_page(reduced_motion=wish)
     page.set_content(animation._repr_html_())
     source = page.evaluate("document.querySelector('img').currentSrc")
@@ -209,12 +215,11 @@ def test_animation_respects_the_wish_for_reduced_motion(browser, wish, shown):
 def jupyter(tmp_path_factory):
     """A JupyterLab of its own on loopback, with copies of the lessons, gone after the tests."""
     folder = tmp_path_factory.mktemp("lessons")
-    for lesson in LESSONS:
-        notebook = nbformat.read(ROOT / "notebooks" / lesson, as_version=4)
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
-        nbformat.write(notebook, folder / lesson)
+    for lesson in make.LESSONS:
+        notebook = make.read(lesson)
+        for cell in make.code_cells(notebook):
+            cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, folder / lesson.name)
     log = (folder / "server.log").open("w")
     options = ["--no-browser", "--allow-root", "--ServerApp.port_retries=50", "--IdentityProvider.token=secret"]
     command = [sys.executable, "-m", "jupyter", "lab", *options, f"--ServerApp.root_dir={folder}"]
@@ -332,8 +337,7 @@ def test_lesson_runs_from_top_to_bottom(browser, jupyter, lesson):
         page.wait_for_timeout(500)
         page.keyboard.press("Control+s")
         page.wait_for_timeout(500)
-        saved = nbformat.read(folder / lesson, as_version=4).cells
-        cells = [cell for cell in saved if cell.cell_type == "code"]
+        cells = make.code_cells(make.read(folder / lesson))
         if all(cell.execution_count for cell in cells):
             break
     counts = [cell.execution_count for cell in cells]

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 from catalogue import read_catalogue, references, run
-from make_exercises import seal
+from make import seal
 
+import vpg_checks
 import vpg_helpers as vpg
+from vpg_checks import CLAIMS, CheckFailed, NotWrittenYet, checking, go_on, with_my_functions
 
-SIX = {name: source for name, source in references().items() if name in vpg.SIX_FUNCTIONS}
-FILE = vpg.LEARNERS_FILE
-HEAD = vpg._HEADER  # what the set-up cells of the lessons import
+SIX = {name: source for name, source in references().items() if name in vpg_checks.KEPT_FUNCTIONS}
+FILE = vpg_checks.LEARNERS_FILE
+HEAD = vpg_checks._HEADER  # what the set-up cells of the lessons import
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +32,7 @@ def define(source, head=HEAD):
 
 
 def keep(name, source):
-    return vpg.keep(name, define(source)[name])
+    return vpg_checks.keep(name, define(source)[name])
 
 
 def test_what_is_kept_is_a_program_that_trains(tmp_path):
@@ -68,7 +70,7 @@ def test_a_hand_edited_program_and_header_stay():
 )
 def test_every_right_answer_can_be_kept_and_fetched(answer):
     assert keep(answer.exercise, answer.code) == "Kept in my_agent.py."
-    mine = vpg.with_my_functions(answer.exercise)
+    mine = with_my_functions(answer.exercise)
     assert getattr(mine, answer.exercise).__code__.co_filename == str(FILE)
 
 
@@ -95,7 +97,7 @@ def test_interrupted_writing_leaves_the_old_file(monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(vpg.os, "replace", fail)
+    monkeypatch.setattr(vpg_checks.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         keep("get_action", SIX["get_action"])
     assert FILE.read_text() == before
@@ -105,7 +107,7 @@ def test_interrupted_writing_leaves_the_old_file(monkeypatch):
 def test_broken_file_is_reported_and_set_aside(broken, capsys):
     for number in (1, 2):
         FILE.write_text(broken)
-        mine = vpg.with_my_functions("get_policy")
+        mine = with_my_functions("get_policy")
         said = capsys.readouterr().out
         assert "my_agent.py does not run" in said and f"my_agent.broken-{number}.py" in said
         assert "Yours: none. The reference: get_policy." in said
@@ -134,7 +136,7 @@ def test_a_function_that_leans_on_another_cell_is_not_kept():
     )
     source = "def get_policy(model: Network, observation):\n    return Categorical(logits=model(observation))"
     namespace = define(source, HEAD + "\nNetwork = nn.Module\n")
-    assert "name 'Network' is not defined" in vpg.keep("get_policy", namespace["get_policy"])
+    assert "name 'Network' is not defined" in vpg_checks.keep("get_policy", namespace["get_policy"])
     assert not FILE.exists()
 
 
@@ -156,7 +158,7 @@ def test_two_cells_with_a_helper_of_the_same_name_are_told_apart():
 
 
 def test_a_function_from_nowhere_is_not_kept():
-    assert vpg.keep("get_policy", len).startswith("Not kept: get_policy was not defined")
+    assert vpg_checks.keep("get_policy", len).startswith("Not kept: get_policy was not defined")
 
 
 def test_all_functions_call_each_other_in_one_namespace():
@@ -164,7 +166,7 @@ def test_all_functions_call_each_other_in_one_namespace():
     marked = SIX["get_policy"].replace("    logits =", "    CALLS.append(1)\n    logits =")
     keep("get_policy", "CALLS = []\n" + marked)
     keep("train_one_epoch", SIX["train_one_epoch"])
-    mine = vpg.with_my_functions("create_model", "get_policy", "train_one_epoch")
+    mine = with_my_functions("create_model", "get_policy", "train_one_epoch")
     calls = mine.get_policy.__globals__["CALLS"]
     for train in (mine.train, mine.train_seeds):  # the reference's train, and the batches
         calls.clear()
@@ -177,35 +179,40 @@ def test_all_functions_call_each_other_in_one_namespace():
 def test_a_helper_of_the_learner_s_may_have_any_name():
     keep(
         "get_policy",
-        "def slide(x):\n    return x\n\n" + SIX["get_policy"].replace("logits=logits", "logits=slide(logits)"),
+        "def whole_return(x):\n    return x\n\n"
+        + SIX["get_policy"].replace("logits=logits", "logits=whole_return(logits)"),
     )
-    mine = vpg.with_my_functions("get_policy")
-    assert mine.slide.__code__.co_filename == vpg.__file__
+    mine = with_my_functions("get_policy")
+    assert mine.whole_return.__code__.co_filename == vpg.__file__
 
 
 # --- going on -----------------------------------------------------------------------------------------------
 
 
-def pass_check(function, claim="does what it should"):
-    with vpg.checking(function, claim):
-        pass
+FIRST, SECOND = CLAIMS["get_policy"]
+
+
+def pass_check(function, *claims):
+    for claim in claims or CLAIMS["get_policy"]:
+        with checking(function, claim, "get_policy"):
+            pass
 
 
 def test_passed_function_is_kept_and_used(capsys):
     namespace = define(SIX["get_policy"])
     pass_check(namespace["get_policy"])
     mine = namespace["get_policy"]
-    vpg.go_on("get_policy", namespace, seal("get_policy = None"))
+    go_on("get_policy", namespace, seal("get_policy = None"))
     assert namespace["get_policy"] is mine and FILE.exists()
     assert "get_policy: yours from here on. Kept in my_agent.py." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("claims", [(), ("one",)])
+@pytest.mark.parametrize("claims", [(), (FIRST,), (SECOND,)])
 def test_function_that_has_not_passed_every_check_makes_way_for_the_reference(claims, capsys):
     namespace = define(SIX["get_policy"])
-    for claim in claims:
-        pass_check(namespace["get_policy"], claim)
-    vpg.go_on("get_policy", namespace, seal("get_policy = 'reference'"), claims=2)
+    if claims:
+        pass_check(namespace["get_policy"], *claims)
+    go_on("get_policy", namespace, seal("get_policy = 'reference'"))
     assert namespace["get_policy"] == "reference" and not FILE.exists()
     assert "get_policy: the reference from here on" in capsys.readouterr().out
 
@@ -213,9 +220,9 @@ def test_function_that_has_not_passed_every_check_makes_way_for_the_reference(cl
 def test_a_check_that_fails_later_takes_the_pass_back():
     namespace = define(SIX["get_policy"])
     pass_check(namespace["get_policy"])
-    with pytest.raises(vpg.CheckFailed), vpg.checking(namespace["get_policy"]):
+    with pytest.raises(CheckFailed), checking(namespace["get_policy"], FIRST, "get_policy"):
         raise AssertionError("no")
-    vpg.go_on("get_policy", namespace, seal("get_policy = 'reference'"))
+    go_on("get_policy", namespace, seal("get_policy = 'reference'"))
     assert namespace["get_policy"] == "reference"
 
 
@@ -223,26 +230,26 @@ def test_a_rewritten_function_must_pass_again():
     namespace = define(SIX["get_policy"])
     pass_check(namespace["get_policy"])
     run(SIX["get_policy"] + "\n", namespace)
-    vpg.go_on("get_policy", namespace, seal("get_policy = 'reference'"))
+    go_on("get_policy", namespace, seal("get_policy = 'reference'"))
     assert namespace["get_policy"] == "reference"
 
 
 def test_reference_does_not_pass_for_the_learner_s(capsys):
     namespace = define(SIX["get_policy"])
-    vpg.go_on("get_policy", namespace, seal(SIX["get_policy"]))
-    with pytest.raises(vpg.NotWrittenYet, match="get_policy: not written yet; this is the reference"):
+    go_on("get_policy", namespace, seal(SIX["get_policy"]))
+    with pytest.raises(NotWrittenYet, match="get_policy: not written yet; this is the reference"):
         pass_check(namespace["get_policy"])
-    vpg.go_on("get_policy", namespace, seal(SIX["get_policy"]))
+    go_on("get_policy", namespace, seal(SIX["get_policy"]))
     assert "yours from here on" not in capsys.readouterr().out and not FILE.exists()
 
 
 def test_older_version_does_not_pass_after_a_cell_that_failed(monkeypatch):
     function = define(SIX["get_policy"])["get_policy"]
     cells = [SIX["get_policy"], "1 + 1"]
-    monkeypatch.setattr(vpg, "get_ipython", lambda: types.SimpleNamespace(user_ns={"In": cells}))
+    monkeypatch.setattr(vpg_checks, "get_ipython", lambda: types.SimpleNamespace(user_ns={"In": cells}))
     pass_check(function)
     cells.append("def get_policy(:")
-    with pytest.raises(vpg.CheckFailed, match="get_policy: the cell that you ran last did not define it"):
+    with pytest.raises(CheckFailed, match="get_policy: the cell that you ran last did not define it"):
         pass_check(function)
 
 
@@ -255,5 +262,28 @@ def test_older_version_does_not_pass_after_a_cell_that_failed(monkeypatch):
     ],
 )
 def test_puzzling_errors_get_a_remark(error, remark):
-    with pytest.raises(vpg.CheckFailed, match=remark), vpg.checking(len):
+    with pytest.raises(CheckFailed, match=remark), checking(len, "counts", "len"):
         raise error
+
+
+def test_a_file_written_by_an_earlier_version_is_read():
+    """The form of the file is a promise: what was kept in spring is used in autumn."""
+    sections = [
+        f"\n# ---- {name} ----\n\n{source}\n"
+        for name, source in SIX.items()
+        if name in ("get_policy", "calculate_loss")
+    ]
+    FILE.write_text('"""My own agent."""\n\nimport torch\nfrom torch import *\n' + HEAD + "".join(sections))
+    mine = with_my_functions("create_model", "get_policy", "calculate_loss")
+    own = [name for name in SIX if getattr(mine, name).__code__.co_filename == str(FILE)]
+    assert own == ["get_policy", "calculate_loss"]
+    assert keep("get_action", SIX["get_action"]) == "Kept in my_agent.py."
+    assert all(SIX[name] in FILE.read_text() for name in ("get_policy", "calculate_loss", "get_action"))
+
+
+def test_learners_functions_are_put_into_the_algorithm_alone():
+    keep("get_policy", SIX["get_policy"])
+    mine = with_my_functions("get_policy")
+    assert {name for name in vars(mine) if not name.startswith("__")} == {
+        name for name in vars(vpg) if not name.startswith("__")
+    }

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import vpg_helpers as vpg
+import vpg_pictures as pictures
 
 
 @pytest.fixture
@@ -20,7 +21,11 @@ def model():
 
 
 def test_pictures_show_and_describe_themselves(model):
-    figures = [vpg.plot_cart([-0.6, 0.5, 0.15, 0.4]), vpg.plot_policy_map(model), vpg.plot_probabilities([0.2, 0.8])]
+    figures = [
+        pictures.plot_cart([-0.6, 0.5, 0.15, 0.4]),
+        pictures.plot_policy_map(model),
+        pictures.plot_probabilities([0.2, 0.8]),
+    ]
     for figure in figures:
         png = Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")
         assert min(png.size) > 100
@@ -29,15 +34,15 @@ def test_pictures_show_and_describe_themselves(model):
 
 
 def test_drawing_functions_draw_into_the_axes_they_are_given(model):
-    picture = vpg.Picture("Three panels.")
+    picture = pictures.Picture("Three panels.")
     axes = picture.subplots(1, 3)
-    assert vpg.plot_cart([0, 0, 0, 0], axes[0]) is picture
-    assert vpg.plot_policy_map(model, axes[1]) is picture
-    assert vpg.plot_probabilities([0.5, 0.5], axes[2]) is picture
+    assert pictures.plot_cart([0, 0, 0, 0], axes[0]) is picture
+    assert pictures.plot_policy_map(model, axes[1]) is picture
+    assert pictures.plot_probabilities([0.5, 0.5], axes[2]) is picture
 
 
 def test_policy_map_holds_the_policy(model):
-    figure = vpg.plot_policy_map(model)
+    figure = pictures.plot_policy_map(model)
     values = figure.axes[0].collections[0].get_array().reshape(61, 61)
     # Row 50 is an angular velocity of -2 + 50 * 4/60 rad/s, column 10 an angle of -12 + 10 * 24/60 degrees.
     observation = torch.tensor([0.0, 0.0, math.radians(-8.0), -2 + 50 / 15])
@@ -45,14 +50,14 @@ def test_policy_map_holds_the_policy(model):
 
 
 def test_bars_have_the_height_of_the_probabilities():
-    bars = vpg.plot_probabilities(np.array([0.3, 0.7])).axes[0].patches
+    bars = pictures.plot_probabilities(np.array([0.3, 0.7])).axes[0].patches
     assert [bar.get_height() for bar in bars] == [0.3, 0.7]
 
 
 def test_curves_show_every_seed_the_mean_and_the_band():
     curves = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]])
-    ax = vpg.Picture("Curves.").add_subplot()
-    vpg.plot_curves(np.arange(3), curves, curves.min(axis=0), curves.max(axis=0), "two seeds", vpg.BLUE, ax)
+    ax = pictures.Picture("Curves.").add_subplot()
+    pictures.plot_curves(np.arange(3), curves, curves.min(axis=0), curves.max(axis=0), "two seeds", pictures.BLUE, ax)
     drawn = [line.get_ydata().tolist() for line in ax.lines]
     assert drawn == [[1, 2, 3], [3, 4, 5], [2, 3, 4]]
     band = ax.collections[0].get_paths()[0].vertices
@@ -63,7 +68,7 @@ def test_animation_is_one_frame_a_step_in_real_time_and_small():
     observations = np.zeros((200, 4))
     observations[:, 0] = np.sin(np.arange(200) / 20)
     observations[:, 2] = 0.2 * np.sin(np.arange(200) / 7)
-    animation = vpg.animate_episode(observations, "Swinging")
+    animation = pictures.animate_episode(observations, "Swinging")
     image = Image.open(io.BytesIO(animation.png))
     durations = []
     for frame in range(image.n_frames):
@@ -79,7 +84,7 @@ def test_animation_is_one_frame_a_step_in_real_time_and_small():
 @pytest.mark.parametrize("steps", [10, 60, 200])
 def test_animation_moves_for_five_seconds_at_most_and_has_a_still(steps):
     observations = np.random.default_rng(0).normal(0, 0.1, (steps, 4))
-    animation = vpg.animate_episode(observations, "Swinging")
+    animation = pictures.animate_episode(observations, "Swinging")
     image = Image.open(io.BytesIO(animation.png))
     assert image.info["loop"] >= 1 and image.info["loop"] * (steps - 1) * 20 <= 5_000
     still = Image.open(io.BytesIO(animation.still))
@@ -89,7 +94,7 @@ def test_animation_moves_for_five_seconds_at_most_and_has_a_still(steps):
 
 
 def test_reader_who_asks_for_reduced_motion_gets_the_still():
-    animation = vpg.animate_episode(np.zeros((3, 4)), "Swinging")
+    animation = pictures.animate_episode(np.zeros((3, 4)), "Swinging")
     source, image = ElementTree.fromstring(animation._repr_html_())
     assert source.get("media") == "(prefers-reduced-motion: reduce)"
     assert base64.b64decode(source.get("srcset").split(",")[1]) == animation.still
@@ -97,25 +102,26 @@ def test_reader_who_asks_for_reduced_motion_gets_the_still():
     assert image.get("alt") == animation.description
 
 
+def test_a_description_is_text_and_no_markup():
+    """It goes into an attribute: quotes and brackets must not end it."""
+    said = 'Two "bars" <left & right>.'
+    images = [pictures.Picture(said, 1, 1).to_html(), pictures.Animation(b"", b"", said)._repr_html_()]
+    assert [ElementTree.fromstring(f"<p>{image}</p>").find(".//img").get("alt") for image in images] == [said, said]
+    for svg in (pictures.draw_bars([0.5], ['<"a">'], said=said), pictures.draw_cart([0, 0, 0, 0], said=said)):
+        assert said in ElementTree.fromstring(svg).get("aria-label")
+        assert said in "".join(ElementTree.fromstring(svg).itertext())
+
+
 def test_animation_follows_the_cart():
     frames = np.zeros((2, 4))
     frames[1, 0] = 1.0
-    image = Image.open(io.BytesIO(vpg.animate_episode(frames, "", scale=60).png))
+    image = Image.open(io.BytesIO(pictures.animate_episode(frames, "", scale=60).png))
     centers = []
     for frame in range(2):
         image.seek(frame)
         pixels = np.array(image.convert("RGB"))
         centers.append(np.nonzero(np.all(pixels == (0, 114, 178), axis=2))[1].mean())
     assert centers[1] - centers[0] == pytest.approx(60, abs=1)
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (8, 32)])
-def test_share_interval_solves_its_equation(successes, trials):
-    """Wilson's bounds are the shares p for which |k/n - p| is 1.96 standard errors of p itself."""
-    for bound in vpg.share_interval(successes, trials):
-        assert abs(successes / trials - bound) == pytest.approx(1.96 * math.sqrt(bound * (1 - bound) / trials))
-    low, high = vpg.share_interval(successes, trials)
-    assert low < high
 
 
 class Recorder:
@@ -128,17 +134,17 @@ class Recorder:
         return self.update(shown)
 
     def update(self, shown):
-        self.shown.append(shown._repr_html_() if isinstance(shown, vpg.LiveCurve) else shown)
+        self.shown.append(shown._repr_html_() if isinstance(shown, pictures.LiveCurve) else shown)
         return self
 
 
 def test_live_curve_follows_training_and_keeps_what_it_saw(monkeypatch):
     recorder = Recorder()
-    monkeypatch.setattr(vpg, "display", recorder)
-    monkeypatch.setattr(vpg, "REDRAW_SECONDS", 0)
-    curve = vpg.LiveCurve(3)
+    monkeypatch.setattr(pictures, "display", recorder)
+    monkeypatch.setattr(pictures, "REDRAW_SECONDS", 0)
+    curve = pictures.LiveCurve(3)
     history = vpg.train_seeds([0, 1], epochs=3, max_timesteps=100, after_epoch=curve)
-    assert curve.model == history.models
+    assert curve.models == history.models
     np.testing.assert_array_equal(curve.mean_returns, history.mean_returns)
     *live, final = recorder.shown
     for epoch, html in enumerate(live, 1):
@@ -154,23 +160,21 @@ def test_live_curve_follows_training_and_keeps_what_it_saw(monkeypatch):
 
 
 def test_live_curve_follows_the_plain_loop_too(monkeypatch):
-    monkeypatch.setattr(vpg, "display", Recorder())
-    curve = vpg.LiveCurve(2)
-    _, returns = vpg.train(epochs=2, max_timesteps=20, after_epoch=curve)
-    assert curve.mean_returns == returns
+    monkeypatch.setattr(pictures, "display", Recorder())
+    curve = pictures.LiveCurve(2)
+    model, returns = vpg.train(epochs=2, max_timesteps=20, after_epoch=curve)
+    assert curve.mean_returns == returns and curve.models == [model]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: vpg.animate_episode(np.zeros(4), "one"), r"shape \(4,\)"),
-        (lambda: vpg.animate_episode(np.zeros((0, 4)), "none"), r"shape \(0, 4\)"),
-        (lambda: vpg.share_interval(1, 0), "trials is 0"),
-        (lambda: vpg.share_interval(5, 4), "5 successes in 4 trials"),
-        (lambda: vpg.LiveCurve(0), "epochs is 0"),
-        (lambda: vpg.plot_cart([0, 0, 0]), r"shape \(3,\)"),
-        (lambda: vpg.draw_bars([0.2, 0.3, 0.5]), "3 values and 2 names"),
-        (lambda: vpg.draw_bars([0.25] * 4, names="abcd"), "3 at most"),
+        (lambda: pictures.animate_episode(np.zeros(4), "one"), r"shape \(4,\)"),
+        (lambda: pictures.animate_episode(np.zeros((0, 4)), "none"), r"shape \(0, 4\)"),
+        (lambda: pictures.LiveCurve(0), "epochs is 0; give the number"),
+        (lambda: pictures.plot_cart([0, 0, 0]), r"shape \(3,\)"),
+        (lambda: pictures.draw_bars([0.2, 0.3, 0.5]), "3 values and 2 names"),
+        (lambda: pictures.draw_bars([0.25] * 4, names="abcd"), "3 at most"),
     ],
 )
 def test_bad_input_is_refused_at_once(call, message):

@@ -2,17 +2,17 @@
 
 import re
 import subprocess
-from pathlib import Path
+import sys
 
 import pytest
 import tomli
 import yaml
-from execute_notebooks import README_PICTURES, picture_from_lesson
+from make import LESSONS, README_PICTURES, ROOT, picture_from_lesson
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[1]
-PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomli.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 REQUIREMENTS = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 README = (ROOT / "README.md").read_text()
@@ -62,12 +62,29 @@ def test_top_level_is_the_architecture():
     if tracked.returncode:
         pytest.skip("not a git checkout")
     top = {name.split("/")[0] for name in tracked.stdout.splitlines()}
-    named = {"notebooks", "vpg_helpers.py", "environment.yml", "README.md", "tests", "pyproject.toml", "LICENSE"}
-    assert {name for name in top if not name.startswith(".")} == named
+    named = {"notebooks", "vpg_helpers.py", "vpg_pictures.py", "vpg_checks.py", "environment.yml", "README.md", "tests"}
+    assert {name for name in top if not name.startswith(".")} == named | {"pyproject.toml", "LICENSE"}
+    assert set(PYPROJECT["tool"]["setuptools"]["py-modules"]) == {path.stem for path in ROOT.glob("vpg_*.py")}
+
+
+@pytest.mark.parametrize(
+    ("module", "without", "most"),
+    [
+        # No picture, no widget, no notebook: the algorithm runs where there is nothing but torch and gymnasium.
+        ("vpg_helpers", {"matplotlib", "PIL", "IPython", "ipywidgets", "vpg_pictures", "vpg_checks"}, 450),
+        ("vpg_pictures", {"vpg_helpers", "vpg_checks", "gymnasium"}, None),
+        ("vpg_checks", {"vpg_pictures", "matplotlib", "ipywidgets"}, None),
+    ],
+)
+def test_imports_run_one_way_and_the_helper_stays_small(module, without, most):
+    code = f"import sys, {module}; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not without & set(said.stdout.split())
+    assert not most or len((ROOT / f"{module}.py").read_text().splitlines()) <= most
 
 
 def test_readme_s_lesson_table_is_complete():
-    for lesson in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for lesson in LESSONS:
         (row,) = [line for line in README.splitlines() if f"(notebooks/{lesson.name})" in line and "|" in line]
         title, _, _ = lesson.read_text().partition("?")
         question = title.rpartition(": ")[2]

@@ -19,10 +19,10 @@ import nbformat
 from playwright.sync_api import sync_playwright
 
 SLIDER = """
-import math, torch, vpg_helpers as vpg
+import torch, vpg_helpers as vpg, vpg_pictures as pictures
 def draw(left, right):
-    return vpg.draw_bars(torch.softmax(torch.tensor([left, right]), dim=-1).tolist(), said=f"{left:.1f} {right:.1f}")
-vpg.slide(draw, left=(-5.0, 5.0, 0.0), right=(-5.0, 5.0, 1.0))
+    return pictures.draw_bars(torch.softmax(torch.tensor([left, right]), dim=-1).tolist(), said=f"{left:.1f} {right:.1f}")
+pictures.slide(draw, left=(-5.0, 5.0, 0.0), right=(-5.0, 5.0, 1.0))
 """
 OVERHEAD = """
 import statistics, time
@@ -30,7 +30,7 @@ def seconds(**settings):
     start = time.perf_counter()
     vpg.train_seeds([0], epochs=80, **settings)
     return time.perf_counter() - start
-pairs = [(seconds(), seconds(after_epoch=vpg.LiveCurve(80))) for _ in range(5)]
+pairs = [(seconds(), seconds(after_epoch=pictures.LiveCurve(80))) for _ in range(5)]
 print("OVERHEAD", statistics.median(live / bare for bare, live in pairs))
 """
 # Milliseconds from the key press until the picture in the page has changed.
@@ -47,7 +47,7 @@ MOVE = """() => new Promise(done => {
 def main():
     """Measure and print."""
     folder = Path(tempfile.mkdtemp())
-    cells = [nbformat.v4.new_code_cell(source.strip()) for source in (SLIDER, "vpg.drive_cart()", OVERHEAD)]
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in (SLIDER, "pictures.drive_cart()", OVERHEAD)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "bench.ipynb")
     options = ["--no-browser", "--allow-root", "--IdentityProvider.token=secret", f"--ServerApp.root_dir={folder}"]

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "notebooks")]
 
 from catalogue import Stage, read_catalogue, references  # noqa: E402
 

@@ -9,6 +9,7 @@ and goes on with the code, or with lines that begin with `- ` and `+ `: what cha
 
 import linecache
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,20 +70,18 @@ class Stage:
         self.cells = [cell for cell in before if has_tag(cell, "setup") or has_tag(cell, "exercise")]
         self.checks = check_lines(check.source)
 
-    def judge(self, code: str) -> list[str]:
-        """Return what every check says of an answer: an empty string where it passes."""
+    def judge(self, code: str) -> Iterator[str]:
+        """Yield what every check says of an answer: an empty string where it passes."""
         namespace = {"__name__": "__main__"}
         for cell in self.cells:
             is_answer = has_tag(cell, "exercise") and exercise_name(cell) == self.exercise
             run(code if is_answer else cell.source, namespace)
-        verdicts = []
         for check in self.checks:
             try:
                 run(check, namespace)
-                verdicts.append("")
+                yield ""
             except CheckFailed as failure:
-                verdicts.append(str(failure))
-        return verdicts
+                yield str(failure)
 
 
 def right_solutions() -> dict[str, dict[str, str]]:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import nbformat
 import pytest
 from make import (
     ANSWER,
@@ -14,6 +15,7 @@ from make import (
     check_lines,
     check_of,
     code_cells,
+    execute,
     exercises_of,
     fingerprint,
     has_tag,
@@ -21,6 +23,7 @@ from make import (
     questions_of,
     read,
 )
+from nbclient.exceptions import CellExecutionError
 
 from vpg_checks import CLAIMS, KEPT_FUNCTIONS
 
@@ -220,16 +223,54 @@ def test_ruff_has_nothing_to_say():
         assert said.returncode == 0, said.stdout + said.stderr
 
 
-def test_executing_again_changes_nothing(tmp_path):
-    """A lesson without training comes out of notebooks/make.py byte for byte as it went in."""
-    copy = tmp_path / "02_policy.ipynb"
-    copy.write_bytes((NOTEBOOKS / copy.name).read_bytes())
-    before = read(copy)
-    subprocess.run([sys.executable, NOTEBOOKS / "make.py", copy], check=True)
-    after = read(copy)
-    for notebook in (before, after):
-        for cell in code_cells(notebook):
-            for output in cell.outputs:
-                # another version of matplotlib may draw another pixel; everything else is compared
-                output.get("data", {}).pop("image/png", None)
-    assert after == before
+ANIMATION = """
+class Animation:
+    def _repr_png_(self):
+        return b"frames"
+
+    def _repr_html_(self):
+        return "<picture></picture>"
+
+    def __repr__(self):
+        return "A sentence in its place."
+"""
+
+
+@pytest.fixture
+def executed(tmp_path):
+    """A notebook with what `execute` must keep and what it must drop."""
+    sources = [
+        ANIMATION,
+        "import ipywidgets",
+        "print('one')\nprint('two')\n1 + 1",
+        "Animation()",
+        "ipywidgets.IntSlider()",
+    ]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    path = tmp_path / "lesson.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"widgets": {}}), path)
+    assert is_stale(path)
+    execute(path)
+    return path
+
+
+def test_execution_keeps_what_a_reader_needs(executed):
+    notebook = read(executed)
+    assert not is_stale(executed) and "widgets" not in notebook.metadata
+    *_, numbers, animation, slider = code_cells(notebook)
+    assert [output.get("text") or output["data"]["text/plain"] for output in numbers.outputs] == ["one\ntwo\n", "2"]
+    assert set(animation.outputs[0].data) == {"image/png", "text/plain"}
+    assert slider.outputs == [] and slider.execution_count == 5 and "execution" not in slider.metadata
+
+
+def test_executing_again_changes_nothing_and_a_cell_that_raises_leaves_the_file(executed):
+    before = executed.read_bytes()
+    execute(executed)
+    assert executed.read_bytes() == before
+    notebook = read(executed)
+    notebook.cells[2].source = "1 / 0"
+    nbformat.write(notebook, executed)
+    before = executed.read_bytes()
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        execute(executed)
+    assert executed.read_bytes() == before

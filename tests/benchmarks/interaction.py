@@ -21,7 +21,8 @@ from playwright.sync_api import sync_playwright
 SLIDER = """
 import torch, vpg_helpers as vpg, vpg_pictures as pictures
 def draw(left, right):
-    return pictures.draw_bars(torch.softmax(torch.tensor([left, right]), dim=-1).tolist(), said=f"{left:.1f} {right:.1f}")
+    bars = torch.softmax(torch.tensor([left, right]), dim=-1).tolist()
+    return pictures.draw_bars(bars, said=f"{left:.1f} {right:.1f}")
 pictures.slide(draw, left=(-5.0, 5.0, 0.0), right=(-5.0, 5.0, 1.0))
 """
 OVERHEAD = """

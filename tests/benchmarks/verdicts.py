@@ -28,8 +28,8 @@ def count(stage, answers):
     """Return how many of the answers get the verdict that they should."""
     judged = 0
     for answer in answers:
-        failures = [said for said in stage.judge(answer.code) if said]
-        judged += bool(failures and re.search(answer.said, failures[0])) if answer.said else not failures
+        said = next(filter(None, stage.judge(answer.code)), "")
+        judged += bool(said and re.search(answer.said, said)) if answer.said else not said
     return judged
 
 
@@ -52,7 +52,7 @@ def main():
             with contextlib.redirect_stdout(io.StringIO()):
                 sums += count(stage, mistakes), len(mistakes), count(stage, styles), len(styles)
                 start = time.perf_counter()
-                stage.judge(reference)
+                list(stage.judge(reference))
                 longest = max(longest, time.perf_counter() - start)
         totals += sums
         print(f"{exercise:30}{sums[0]:>8} / {sums[1]:<5}{sums[2]:>8} / {sums[3]:<5}{longest:>20.2f}")

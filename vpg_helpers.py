@@ -217,7 +217,8 @@ class Episodes(NamedTuple):
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """Cut an array with one entry per step into one array per episode."""
-        return np.split(values, np.cumsum(self.lengths)[:-1])
+        ends = np.cumsum(self.lengths)
+        return [values[start:end] for start, end in zip(ends - self.lengths, ends, strict=True)]
 
 
 class History(NamedTuple):
@@ -291,7 +292,7 @@ def take_gradient_step(
 
     Raises ValueError, by way of calculate_loss, where weigh_episode does not give one finite weight per step.
     """
-    weights = np.concatenate([weigh_episode(rewards.copy()) for rewards in episodes.split(episodes.rewards)])
+    weights = np.concatenate([weigh_episode(rewards) for rewards in episodes.split(episodes.rewards.copy())])
     log_probabilities = get_policy(model, episodes.observations).log_prob(torch.as_tensor(episodes.actions))
     loss = calculate_loss(log_probabilities, torch.as_tensor(weights, dtype=torch.float32))
     optimizer.zero_grad()

@@ -1,9 +1,8 @@
 """The six functions against hand arithmetic, autograd, finite differences and exact enumeration."""
 
 import math
-import subprocess
+import runpy
 import sys
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -260,13 +259,13 @@ def test_train_reports_after_every_epoch():
     assert seen == [(model, returns[:1]), (model, returns)]
 
 
-def test_script_prints_a_line_an_epoch():
-    script = Path(vpg.__file__)
-    command = [sys.executable, str(script), "--epochs", "3", "--max-timesteps", "60", "--seed", "1"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_script_prints_a_line_an_epoch(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vpg_helpers.py", "--epochs", "3", "--max-timesteps", "60", "--seed", "1"])
+    runpy.run_path(vpg.__file__, run_name="__main__")
+    said = capsys.readouterr()
     _, returns = vpg.train(epochs=3, max_timesteps=60, seed=1)
-    assert [float(line.split()[-1]) for line in said.stdout.splitlines()] == pytest.approx(returns, abs=0.005)
-    assert said.stderr == ""
+    assert [float(line.split()[-1]) for line in said.out.splitlines()] == pytest.approx(returns, abs=0.005)
+    assert said.err == ""
 
 
 # --- what is refused --------------------------------------------------------------------------------------

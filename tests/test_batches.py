@@ -123,7 +123,7 @@ def test_starts_are_gymnasiums():
 @pytest.mark.parametrize("weigh_episode", [vpg.whole_return, lambda rewards: np.cumsum(rewards[::-1])[::-1]])
 def test_gradient_step_is_the_plain_functions_step(trained, weigh_episode):
     """On the same recorded data: one observation at a time, log-probabilities stacked, calculate_loss."""
-    (episodes,) = collect([trained], [7], max_timesteps=1_000)
+    (episodes,) = collect([trained], [7], environments_each=8, max_timesteps=300)
     log_probabilities = torch.stack(
         [
             vpg.get_policy(trained, observation).log_prob(torch.as_tensor(action))

@@ -1,7 +1,6 @@
 """The file in which a learner's functions are kept: nothing is lost, and what is kept runs by itself."""
 
-import subprocess
-import sys
+import runpy
 import types
 from pathlib import Path
 
@@ -35,14 +34,15 @@ def keep(name, source):
     return vpg_checks.keep(name, define(source)[name])
 
 
-def test_what_is_kept_is_a_program_that_trains(tmp_path):
+def test_what_is_kept_is_a_program_that_trains(capsys):
     for name, source in SIX.items():
         assert keep(name, source) == "Kept in my_agent.py."
     text = FILE.read_text()
     assert all(source in text for source in SIX.values())
     FILE.write_text(text.replace("epochs=80", "epochs=2, max_timesteps=60"))
-    printed = subprocess.run([sys.executable, FILE], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    lines = printed.splitlines()
+    capsys.readouterr()
+    runpy.run_path(FILE, run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2"] and all(float(line.split()[1]) > 5 for line in lines)
     assert "vpg" not in text
 

@@ -288,6 +288,8 @@ def _(get_action):
 def _(trajectory_probability, trajectories):
     # This policy pushes with 0.75 when upright and with 0.5 when leaning.
     model, falling = nn.Linear(2, 2, bias=False, dtype=torch.float64), [(0, 1, 1), (1, 0, 2)]
+    # A learner's get_policy may hand over 32 bits.
+    model.register_forward_pre_hook(lambda model, inputs: inputs[0].double())
     model.weight.data = torch.tensor([[0.0, 0.0], [np.log(3), 0.0]], dtype=torch.float64)
     got = trajectory_probability(model, falling)
     hint = ": multiply by policy.probs, no .item() or detach"

@@ -36,7 +36,7 @@ from vpg_checks import CLAIMS, KEPT_FUNCTIONS
 
 NOTEBOOKS = Path(__file__).resolve().parent
 ROOT = NOTEBOOKS.parent
-LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
+LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 EDITION = NOTEBOOKS / "exercises"
 # The README shows two pictures of the lessons: name -> (lesson, how its description begins).
 README_PICTURES = {
@@ -434,6 +434,25 @@ def write_edition(folder: Path, with_reference: bool = True) -> None:
         write_if_changed(folder / path.name, edition.encode())
 
 
+def write_class(folder: Path) -> None:
+    """Write the edition without folded references to COURSE/source/NAME, the settings to COURSE.
+
+    Raises SystemExit where the folder is no such folder, or the course has settings of its own.
+    """
+    if folder.parent.name != "source":
+        raise SystemExit(
+            f"{folder} is not COURSE/source/NAME, where nbgrader looks; name such a folder"
+        )
+    ours, theirs = EDITION / "nbgrader_config.py", folder.parents[1] / "nbgrader_config.py"
+    if theirs.exists() and not theirs.read_bytes().startswith(ours.read_bytes()):
+        raise SystemExit(
+            f"{theirs} holds other settings; put those of {ours} into it, or move it aside"
+        )
+    write_edition(folder, with_reference=False)
+    if not theirs.exists():
+        shutil.copy(ours, theirs)
+
+
 def main() -> None:
     """Execute lessons, then make what is made out of them; or make a class's exercises alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -449,8 +468,7 @@ def main() -> None:
     )
     settings = parser.parse_args()
     if settings.for_class:
-        write_edition(settings.for_class, with_reference=False)
-        shutil.copy(EDITION / "nbgrader_config.py", settings.for_class.resolve().parents[1])
+        write_class(settings.for_class.resolve())
         return
     named = [path.resolve() for path in settings.lessons]
     for path in LESSONS + [path for path in named if path not in LESSONS]:

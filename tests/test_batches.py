@@ -227,6 +227,7 @@ def test_models_of_another_build_play_the_same():
         (lambda: vpg.train_seeds([0], weigh_episode=lambda rewards: rewards[1:]), "one weight per log-probability"),
         (lambda: vpg.share_interval(1, 0), "trials is 0"),
         (lambda: vpg.share_interval(5, 4), "5 successes in 4 trials"),
+        (lambda: vpg.share_interval(0.97, 32), "0.97 successes in 32 trials; give a count"),
         (lambda: collect([], [], max_timesteps=1), "number_of_models is 0"),
         (lambda: collect([seeded_model()], [0], max_timesteps=0), "max_timesteps is 0"),
         (lambda: collect([seeded_model()], [0, 1]), "2 generators for 1 models"),

@@ -25,6 +25,7 @@ from make import (
     questions_of,
     read,
     weigh,
+    write_class,
 )
 from nbgrader_commands import Command
 
@@ -117,6 +118,20 @@ def test_edition_folds_hints_and_reference(edition):
 def test_class_edition_has_no_folded_reference():
     cells = make_edition(LESSONS[0], with_reference=False).cells
     assert not any("The reference</summary>" in cell.source for cell in cells)
+
+
+def test_a_teacher_s_own_settings_are_never_overwritten(tmp_path):
+    write_class(tmp_path / "course/source/vpg")
+    config = tmp_path / "course/nbgrader_config.py"
+    config.write_text(config.read_text() + "c.CourseDirectory.course_id = 'vpg101'\n")
+    write_class(tmp_path / "course/source/vpg")
+    assert "vpg101" in config.read_text(), "settings added below ours stay"
+    config.write_text("c = get_config()  # mine\n")
+    with pytest.raises(SystemExit, match="holds other settings"):
+        write_class(tmp_path / "course/source/vpg")
+    assert config.read_text() == "c = get_config()  # mine\n"
+    with pytest.raises(SystemExit, match="is not COURSE/source/NAME"):
+        write_class(tmp_path / "vpg")
 
 
 def test_teacher_s_table_is_right():

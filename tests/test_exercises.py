@@ -14,7 +14,7 @@ from make import LESSONS, blank, questions_of, read, seal_question
 
 import vpg_checks
 import vpg_helpers
-from vpg_checks import CLAIMS, CheckFailed, NotWrittenYet, check, checking, judge
+from vpg_checks import CLAIMS, CheckFailed, NotWrittenYet, check, checking, claim, judge
 
 WRONG, RIGHT = read_catalogue("wrong_answers.txt"), read_catalogue("right_answers.txt")
 QUESTIONS = [question for path in LESSONS for question in questions_of(read(path))]
@@ -157,8 +157,15 @@ def trajectory_probability(model, trajectory):
     """A function of an exercise whose check needs something of the lesson."""
 
 
+def test_a_second_claim_in_the_same_words_is_refused():
+    before = dict(CLAIMS["reward_to_go"])
+    with pytest.raises(ValueError, match="reward_to_go has a claim 'does what it should' already"):
+        claim("reward_to_go")(len)
+    assert CLAIMS["reward_to_go"] == before
+
+
 def test_a_claim_asserts_and_says_what_is_wrong():
-    for function in [claim for claims in CLAIMS.values() for claim in claims.values()]:
+    for function in [each for claims in CLAIMS.values() for each in claims.values()]:
         tree = ast.parse(inspect.getsource(function))
         asserts = [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
         expectations = [node for node in ast.walk(tree) if getattr(node, "id", "").startswith("expect_")]

@@ -10,6 +10,7 @@ import base64
 import builtins
 import contextlib
 import copy
+import functools
 import importlib.util
 import inspect
 import itertools
@@ -21,17 +22,20 @@ import re
 import symtable
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from numbers import Real
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import patch
 
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 from IPython import get_ipython
 from torch import Tensor, nn
 from torch.distributions import Categorical
-from torch.nn.utils import parameters_to_vector
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import vpg_helpers
 
@@ -82,6 +86,53 @@ def expect_number(got: float, expected: float, said: str, known: dict[float, str
     assert abs(got - expected) < tolerance, f"{said}, got {got:{show}}{''.join(mistakes[:1])}"
 
 
+def expect_defaults(function: Callable, **defaults: object):
+    """Assert which values arguments have where a caller does not give them."""
+    parameters = inspect.signature(function).parameters
+    for name, value in defaults.items():
+        got = parameters[name].default if name in parameters else "no such argument"
+        assert got == value, f"{name} should be {value} where it is not given, got {got}; leave the first line as it is"
+
+
+def is_close(got: object, expected: object, relative: float = 1e-4, absolute: float = 1e-6) -> bool:
+    """Tell whether all numbers agree, in whatever precision they come."""
+    got, expected = (torch.as_tensor(value).detach().double() for value in (got, expected))
+    return torch.allclose(got, expected, rtol=relative, atol=absolute)
+
+
+def is_close_in_length(got: Tensor, expected: Tensor, share: float = 1e-3) -> bool:
+    """Tell whether two vectors differ by no more than a share of their length."""
+    return bool((got.double() - expected.double()).norm() <= share * expected.double().norm() + 1e-7)
+
+
+def flatten(tensors: Iterable[Tensor]) -> Tensor:
+    """Return all entries in one vector, detached; gradients need not be contiguous."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def redraw(model: nn.Module, spread: float = 1.0) -> nn.Module:
+    """Give every parameter a new number, in place, so that the policy is sure of some actions and not of others."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=spread)
+    return model
+
+
+def log_probabilities_of(model: nn.Module, observations: np.ndarray | Tensor) -> Tensor:
+    """Return the log-probabilities of all actions that a model gives, by PyTorch's own log_softmax."""
+    return torch.log_softmax(model(torch.as_tensor(observations)), dim=-1)
+
+
+def deviation_from(log_probabilities: Tensor, actions: np.ndarray) -> float:
+    """Return by how many standard errors the actions taken are likelier (above 0) than samples would be."""
+    log_probabilities = log_probabilities.detach().double()
+    probabilities = log_probabilities.exp()
+    taken = log_probabilities.gather(-1, torch.as_tensor(actions).long()[:, None])[:, 0]
+    expected = (probabilities * log_probabilities).sum(dim=-1)
+    variance = (probabilities * log_probabilities**2).sum(dim=-1) - expected**2
+    return ((taken - expected).sum() / variance.sum().sqrt()).item()
+
+
 # Lesson 1
 
 
@@ -98,11 +149,15 @@ def _(count_parameters):
             256: "the layers follow each other, so their counts add up",
         },
     )
-    for inputs, hidden_units, outputs in np.random.randint(1, 50, (5, 3)).tolist():
-        layers = nn.Sequential(nn.Linear(inputs, hidden_units), nn.Linear(hidden_units, outputs))
-        expected = sum(parameter.numel() for parameter in layers.parameters())
+    for inputs, hidden_units, outputs in [(1, 1, 1), *np.random.randint(1, 2_000, (9, 3)).tolist()]:
+        sizes = (inputs, hidden_units), (hidden_units, outputs)
+        layers = [nn.Linear(*size, device="meta") for size in sizes]  # shapes without numbers
+        expected = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
         said = f"for {inputs}, {hidden_units}, {outputs} expected {expected}"
         expect_value(count_parameters(inputs, hidden_units, outputs), expected, said)
+
+
+NOT_REGISTERED = "the layers are not registered: nn.Sequential does it, and attributes of an nn.Module"
 
 
 @claim("create_model", "turns observations into logits")
@@ -112,41 +167,88 @@ def _(create_model):
     logits = model(batch)
     expect_shape(logits, (100, 2), "expected logits of shape (100, 2), got {}")
     assert torch.equal(model(batch), logits), "asked twice, it answers in two ways: no dropout"
-    assert torch.allclose(model(batch[7]), logits[7], atol=1e-5), (
+    assert is_close(model(batch[7]), logits[7], absolute=1e-5), (
         "a row alone should get the logits that it gets in a batch"
     )
+    for shape in [(20, 5), (100, 1, 1)]:
+        many = model(batch.reshape(*shape, 4))
+        expect_shape(many, (*shape, 2), f"observations ({', '.join(map(str, shape))}, 4) gave logits of shape {{}}")
+        assert is_close(many.reshape(100, 2), logits, absolute=1e-5), "each observation of a batch has its own logits"
+    assert [*model.parameters()], f"it has no parameters: {NOT_REGISTERED}"
+    assert all(parameter.requires_grad for parameter in model.parameters()), (
+        "some of its parameters are frozen (requires_grad is False): no optimizer can move them"
+    )
+    # From here on with other parameters, so that a start may be as small as one likes.
+    logits = redraw(model)(batch)
     bend = model(batch) + model(-batch) - 2 * model(torch.zeros(4))  # zero for any straight line
-    assert bend.abs().max() > 1e-3, "the model is a straight line in its input: is the ReLU missing?"
+    assert bend.abs().max() > 1e-3 * logits.abs().max(), (
+        "the model is a straight line in its input: is the ReLU missing?"
+    )
     assert not torch.allclose(logits.sum(dim=-1), torch.ones(100)), (
         "each pair of logits sums to 1: leave the softmax out"
     )
-    large = torch.stack([create_model(4, 2)(10_000 * batch) for _ in range(5)])
+    large = torch.stack([redraw(model)(10_000 * batch) for _ in range(5)])
     assert large.min() < 0, "no logit is ever negative: the last layer's output goes out as it is"
     assert large.max() > 0, "no logit is ever positive: leave the log_softmax out"
-    assert large.abs().max() > 100, (
+    assert large.abs().max() > 1_000, (
         "the logits stay small for a huge observation: the hidden units are max(h, 0), not squashed"
     )
+    near, far = model(1e6 * batch), model(2e6 * batch)
+    assert is_close(far, 2 * near, absolute=1e-2 * near.abs().max().item()), (
+        "twice as far out the logits are not twice as large: nothing may cut them off"
+    )
+    expect_gradient_by_nudging(model, batch)
+
+
+def expect_gradient_by_nudging(model, batch):
+    """Assert that autograd's slopes along random directions in the space of the parameters are those of the logits."""
+    parameters, mix = list(model.parameters()), torch.randn(model(batch).shape)
+    gradients = torch.autograd.grad((model(batch) * mix).sum(), parameters, allow_unused=True)
+    lost = "the logits do not carry the gradient of all parameters: no detach, no_grad or .data on the way"
+    assert all(gradient is not None for gradient in gradients), lost
+    errors = []
+    for _ in range(5):
+        directions, slopes = [torch.randn_like(parameter) for parameter in parameters], []
+        for nudge in (1e-4, -2e-4, 1e-4):  # up, down, and back again
+            slopes.append((model(batch).detach() * mix).double().sum())
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.data += nudge * direction
+        by_nudging = (slopes[1] - slopes[2]).item() / 2e-4
+        by_autograd = (flatten(gradients) * flatten(directions)).sum().item()
+        errors.append(abs(by_autograd - by_nudging) / flatten(gradients).norm().item())
+    # A nudge over the bend of a ReLU spoils one slope now and then, and not three of five.
+    assert np.median(errors) < 0.03, lost
 
 
 @claim("create_model", "has the sizes it is asked for")
 def _(create_model):
     known = {
-        0: "the layers are not registered: nn.Sequential does it, and attributes of an nn.Module",
+        0: NOT_REGISTERED,
         192: "the biases are missing",
         1282: "there are two hidden layers",
         226: "CartPole's sizes are written in; use the arguments",
         293: "hidden_units is not used",
     }
-    for sizes, expected in {(4, 2): 226, (6, 3): 323, (3, 5, 7): 68}.items():
+    random = [tuple(sizes) for sizes in np.random.randint(1, 70, (4, 3)).tolist()]
+    for sizes in [(4, 2), (6, 3), (3, 5, 7), (2, 2, 1), *random]:
+        inputs, outputs, hidden_units = (*sizes, 32)[:3]
+        expected = (inputs + 1) * hidden_units + (hidden_units + 1) * outputs
         model = create_model(*sizes)
         got = sum(parameter.numel() for parameter in model.parameters())
         mistake = known.get(got, "expected one hidden layer")
         assert got == expected, f"create_model{sizes}: expected {expected} parameters, got {got}; {mistake}"
-        expect_shape(model(torch.randn(5, sizes[0])), (5, sizes[1]), f"create_model{sizes}: got logits of shape {{}}")
+        expect_shape(model(torch.randn(5, inputs)), (5, outputs), f"create_model{sizes}: got logits of shape {{}}")
     first, second = create_model(4, 2), create_model(4, 2)
-    assert not torch.equal(next(first.parameters()), next(second.parameters())), (
+    shared = {*map(id, first.parameters())} & {*map(id, second.parameters())}
+    assert not shared and not torch.equal(flatten(first.parameters()), flatten(second.parameters())), (
         "two calls gave the same network: build a new one in every call"
     )
+    starts = []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(2):
+            torch.manual_seed(1)
+            starts.append(flatten(create_model(4, 2).parameters()))
+    assert torch.equal(*starts), "torch.manual_seed should decide the first parameters: draw them with torch"
 
 
 # Lesson 2
@@ -168,10 +270,26 @@ def _(probability_of_right):
         show=".4f",
     )
     pairs = torch.randn(1_000, 2)
-    expected = torch.softmax(pairs, dim=-1)[:, 1]
     got = probability_of_right(pairs[:, 1] - pairs[:, 0])
     expect_shape(got, (1_000,), "1,000 differences gave shape {}")
-    assert torch.allclose(got, expected, atol=1e-5), "for random logits it differs from the softmax"
+    assert is_close(got, torch.softmax(pairs, dim=-1)[:, 1], absolute=1e-5), (
+        "for random logits it differs from the softmax"
+    )
+    # Far out, where a bound would show; the tolerance is what 32 bits leave of 1 minus a small number.
+    for shape in [(), (1,), (7, 5), (1, 40)]:
+        differences = (40 * torch.randn(shape)).clamp(-80, 80)
+        got = probability_of_right(differences)
+        expect_shape(got, shape, f"differences of shape {shape} gave shape {{}}")
+        assert is_close(got, torch.sigmoid(differences.double()), absolute=2e-7), (
+            "for large differences it differs from the softmax: nothing may cut them off"
+        )
+    differences = (2 * torch.randn(100)).requires_grad_()
+    lost = "its gradient should be p · (1 - p): leave it to autograd, with no math, detach or .item() on the way"
+    got = probability_of_right(differences)
+    assert isinstance(got, Tensor) and got.requires_grad, lost
+    (gradient,) = torch.autograd.grad(got.sum(), differences)
+    p = torch.sigmoid(differences)
+    assert is_close(gradient, p * (1 - p), absolute=1e-4), lost
 
 
 def echo_model():
@@ -201,6 +319,28 @@ def _(get_policy):
     assert policy.log_prob(torch.tensor(1)).requires_grad, (
         "the gradient is lost: is the model asked, with no detach, no_grad or .item() on the way?"
     )
+    # A constant on top of all logits changes nothing, and shows where something cuts them off.
+    observation = torch.randn(3)
+    for offset in (0, 1_000, -1_000):
+        model = vpg_helpers.create_model(3, 4)
+        with torch.no_grad():
+            model[-1].weight *= 3
+            model[-1].bias += offset
+        policy, expected = get_policy(model, observation), log_probabilities_of(model, observation)
+        expect_shape(policy.probs, (4,), "a model with four logits should give four probabilities, got shape {}")
+        assert is_close(policy.probs, expected.exp(), absolute=1e-3), (
+            f"probabilities {policy.probs.tolist()} for logits {model(observation).tolist()}, expected "
+            f"{expected.exp().tolist()}: ask the model anew in every call, and cut nothing off"
+        )
+        for action in range(4):
+            gradients = [
+                torch.autograd.grad(value, model.parameters(), retain_graph=True)
+                for value in (policy.log_prob(torch.tensor(action)), expected[action])
+            ]
+            assert is_close_in_length(*map(flatten, gradients), share=1e-2), (
+                f"the gradient of the log-probability of action {action} differs from autograd's: hand on all "
+                "logits as they come out of the model"
+            )
 
 
 @claim("get_policy", "takes batches and arrays")
@@ -209,9 +349,22 @@ def _(get_policy):
     probabilities = get_policy(echo_model(), observations).probs
     expect_shape(probabilities, (7, 5, 2), "observations (7, 5, 2) should give as many probabilities, got {}")
     expected = torch.softmax(torch.as_tensor(observations), dim=-1)
-    assert torch.allclose(probabilities, expected, atol=1e-5), (
+    assert is_close(probabilities, expected, absolute=1e-5), (
         "each pair of logits should have its own softmax, over the last dimension"
     )
+    for shape, actions in [((1,), 2), ((1, 1), 3), ((6,), 5), ((3, 1), 2), ((2, 3, 4), 3)]:
+        model = redraw(vpg_helpers.create_model(shape[-1] + 1, actions))
+        observations = torch.randn(*shape, shape[-1] + 1)
+        for given in (observations, observations.numpy()):
+            probabilities = get_policy(model, given).probs
+            expect_shape(
+                probabilities,
+                (*shape, actions),
+                f"{actions} actions, observations {tuple(observations.shape)}: got probabilities of shape {{}}",
+            )
+            assert is_close(probabilities, log_probabilities_of(model, observations).exp(), absolute=1e-4), (
+                f"for observations of shape {tuple(observations.shape)} the probabilities differ from the softmax"
+            )
 
 
 # Lesson 3
@@ -235,13 +388,19 @@ def _(gradient_of_log_probability):
             (0.0, 1.33): "that is the derivative by the probability; take it by the logits",
         },
     )
-    for action in range(5):
-        logits = torch.randn(5, requires_grad=True)
+    answers = []
+    for actions in (5, 2, 9):
+        logits = (3 * torch.randn(actions)).requires_grad_()
         log_probability = torch.log_softmax(logits, dim=-1)
-        (expected,) = torch.autograd.grad(log_probability[action], logits)
-        got = gradient_of_log_probability(log_probability.exp().detach(), action)
-        assert torch.allclose(got, expected, atol=1e-5), (
-            f"action {action} of five: autograd has {expected.tolist()}, got {got.tolist()}"
+        for action in range(actions):
+            (expected,) = torch.autograd.grad(log_probability[action], logits, retain_graph=True)
+            answers.append((gradient_of_log_probability(log_probability.exp().detach(), action), expected, action))
+    # Compared at the end: an answer must not change when another one is given.
+    for got, expected, action in answers:
+        expect_shape(got, tuple(expected.shape), f"{len(expected)} actions should have as many derivatives, got {{}}")
+        assert is_close(got, expected, absolute=1e-5), (
+            f"action {action} of {'five' if len(expected) == 5 else len(expected)}: autograd has "
+            f"{expected.tolist()}, got {got.tolist()}"
         )
 
 
@@ -262,6 +421,30 @@ def _(get_action):
     assert abs(frequency - 0.75) < 5 * error, (
         f"right came up {frequency:.3f} of the time, expected 0.75: sample from the policy"
     )
+    assert not np.array_equal(actions, get_action(policy)[0]), (
+        "10,000 dice fell alike in two calls: roll them in every call, and seed nothing"
+    )
+    # Each die has four sides and chances of its own, so that a few wrong rolls in a hundred show.
+    policy = Categorical(logits=3 * torch.randn(200_000, 4))
+    actions, _ = get_action(policy)
+    deviation = deviation_from(policy.logits, actions)
+    assert abs(deviation) < 5.5, (
+        f"{'likely' if deviation > 0 else 'rare'} actions come up too often ({abs(deviation):.0f} standard errors): "
+        "sample from the policy, and from nothing else"
+    )
+    for action in range(4):
+        p = policy.probs[:, action].double()
+        off = ((actions == action).sum() - p.sum()) / (p * (1 - p)).sum().sqrt()
+        assert abs(off) < 5.5, (
+            f"action {action} came up {(actions == action).sum():,} times in 200,000, expected {p.sum():,.0f}"
+        )
+
+
+class Unlikely(Categorical):
+    """A policy whose die always shows the least likely side."""
+
+    def sample(self, sample_shape=()):
+        return self.probs.argmin(dim=-1)
 
 
 @claim("get_action", "returns each action's own log-probability")
@@ -273,18 +456,61 @@ def _(get_action):
         expect_type(log_probabilities, Tensor, "the log-probability as a tensor")
         expect_shape(log_probabilities, shape, f"expected log-probabilities of shape {shape}, got {{}}")
         expected = torch.where(torch.as_tensor(actions) == 1, 0.75, 0.25)
-        assert not torch.allclose(log_probabilities.detach(), expected, atol=1e-4), (
-            "got probabilities: take their logarithm"
-        )
-        assert torch.allclose(log_probabilities.detach(), expected.log(), atol=1e-4), (
+        assert not is_close(log_probabilities, expected, absolute=1e-4), "got probabilities: take their logarithm"
+        assert is_close(log_probabilities, expected.log(), absolute=1e-4), (
             "a log-probability belongs to another action than the one returned with it"
         )
         assert log_probabilities.requires_grad, (
             "the log-probability lost its gradient: no detach, no_grad, .item() or NumPy"
         )
+    for shape, sides in [((), 3), ((1,), 2), ((7, 5), 4), ((1, 1), 6), ((40,), 5)]:
+        for kind, spread in [(Categorical, 2), (Unlikely, 20)]:
+            logits = (spread * torch.randn(*shape, sides)).requires_grad_()
+            actions, log_probabilities = get_action(kind(logits=logits))
+            expect_shape(actions, shape, f"policies of shape {shape}: actions {{}}")
+            expect_shape(log_probabilities, shape, f"policies of shape {shape}: log-probabilities {{}}")
+            taken = torch.as_tensor(actions).long().unsqueeze(-1)
+            expected = torch.log_softmax(logits, dim=-1).gather(-1, taken).squeeze(-1)
+            assert is_close(log_probabilities, expected, absolute=1e-4), (
+                f"log-probability {log_probabilities.flatten()[0]:.3f} for an action with {expected.flatten()[0]:.3f}"
+            )
+            gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (log_probabilities, expected)]
+            assert is_close(*gradients, absolute=1e-4), (
+                "the log-probability has another gradient than the policy's log_prob: hand it on as it is"
+            )
 
 
 # Lesson 4: the world of three states; its trajectories and its model come from the lesson
+
+START = (0.8, 0.2)  # the lesson's chances to start upright and leaning
+
+
+def random_trajectories(steps: Iterable[int]) -> list[list[tuple[int, int, int]]]:
+    """Return trajectories of these many steps through the two states in which the pole has not fallen."""
+    return [[*zip(*np.random.randint(2, size=(3, number)).tolist(), strict=True)] for number in steps]
+
+
+def chosen_log_probabilities(model, trajectory):
+    """Return log π(action | state) for every step."""
+    states, actions, _ = map(list, zip(*trajectory, strict=True))
+    return torch.log_softmax(model.weight.T, dim=-1)[states, actions]
+
+
+@contextlib.contextmanager
+def other_weights(model: nn.Linear):
+    """Give the model random weights for a while."""
+    before = model.weight.detach().clone()
+    nn.init.normal_(model.weight)
+    try:
+        yield
+    finally:
+        model.weight.data.copy_(before)
+
+
+def expect_gradient(got: Tensor, expected: Tensor, parameter: Tensor, said: str):
+    """Assert that two scalars have the same gradient by a parameter."""
+    gradients = [torch.autograd.grad(scalar, parameter, retain_graph=True)[0] for scalar in (got, expected)]
+    assert is_close_in_length(*gradients), f"{said}: expected {gradients[1].tolist()}, got {gradients[0].tolist()}"
 
 
 @claim("trajectory_probability")
@@ -297,6 +523,7 @@ def _(trajectory_probability, trajectories):
     got = trajectory_probability(model, falling)
     hint = ": multiply by policy.probs, no .item() or detach"
     expect_type(got, Tensor, "a tensor with its gradient", hint)
+    expect_shape(got, (), "expected a scalar, got shape {}")
     assert got.requires_grad, f"expected a tensor with its gradient, got Tensor{hint}"
     expect_number(
         got.item(),
@@ -318,6 +545,18 @@ def _(trajectory_probability, trajectories):
     nn.init.normal_(model.weight)
     total = sum(trajectory_probability(model, trajectory).item() for trajectory in trajectories)
     assert abs(total - 1) < 1e-5, f"the sum over all trajectories should be 1, got {total:.4f}"
+    # Long ones too, in worlds with chances of their own.
+    for trajectory in random_trajectories([1, 1, 1, 2, 3, 5, 8, 13, 25]):
+        nn.init.normal_(model.weight)
+        world = np.random.dirichlet(np.ones(3), (2, 2))
+        chances = START[trajectory[0][0]] * np.prod([world[step] for step in trajectory])
+        expected = chances * chosen_log_probabilities(model, trajectory).sum().exp()
+        got = trajectory_probability(model, trajectory, dynamics=world)
+        assert is_close(got, expected, relative=1e-3, absolute=0), (
+            f"{len(trajectory)} steps from state {trajectory[0][0]}, in other dynamics: expected "
+            f"{expected.item():.3g}, got {got.item():.3g}"
+        )
+        expect_gradient(got, expected, model.weight, "the probability is right, its gradient is not")
 
 
 @claim("sum_of_log_policy")
@@ -326,6 +565,7 @@ def _(sum_of_log_policy, model):
     got = sum_of_log_policy([(0, 1, 1), (1, 1, 2)])
     hint = ": no .item() or math.log"
     expect_type(got, Tensor, "a tensor with its gradient", hint)
+    expect_shape(got, (), "expected a scalar, got shape {}")
     assert got.requires_grad, f"expected a tensor with its gradient, got Tensor{hint}"
     expect_number(
         round(got.item(), 3),
@@ -343,10 +583,20 @@ def _(sum_of_log_policy, model):
     # By the logits: 1 - 0.6225 for the push upright, -0.3775 for the wait; 1 - 0.3775 and -0.6225 leaning.
     (gradient,) = torch.autograd.grad(got, model.weight)
     expected = torch.tensor([[-0.3775, -0.6225], [0.3775, 0.6225]])
-    assert torch.allclose(gradient.float(), expected, atol=1e-4), (
+    assert is_close(gradient, expected, absolute=1e-4), (
         f"expected the gradient {expected.tolist()}, got {gradient.tolist()}: "
         "policy.logits has the state first, then the action"
     )
+    every_step = [[(state, action, 2)] for state in (0, 1) for action in (0, 1)]
+    for trajectory in [*every_step, *random_trajectories([2, 3, 4, 10, 40])]:
+        with other_weights(model):
+            got, expected = sum_of_log_policy(trajectory), chosen_log_probabilities(model, trajectory).sum()
+            assert is_close(got, expected), (
+                f"for {trajectory[:3]}{'...' if trajectory[3:] else ''} and other weights of the model expected "
+                f"{expected.item():.3f}, got {got.item():.3f}: ask for the policy in every call, and use every step's "
+                "own state and action"
+            )
+            expect_gradient(got, expected, model.weight, "the sum is right, its gradient is not")
 
 
 @claim("calculate_loss", "has the right value")
@@ -370,18 +620,27 @@ def _(calculate_loss):
             -0.4923: "the log-probabilities come as logarithms; no exponential is needed",
         },
     )
+    for steps, scale in [(1, 1), (3, 1e5), (200, 1e-3), (999, 30), (5_000, 1e3)]:
+        weights, log_probabilities = scale * torch.randn(steps), (-40 * torch.rand(steps)).requires_grad_()
+        loss = calculate_loss(log_probabilities, weights)
+        expect_shape(loss, (), f"{steps} steps: expected a scalar, got shape {{}}")
+        products = log_probabilities.detach().double() * weights.double()
+        assert is_close(loss, -products.mean(), absolute=1e-5 * products.abs().max().item()), (
+            f"{steps} steps, weights up to {weights.abs().max():.4g}: expected {-products.mean():.6g}, got "
+            f"{loss.item():.6g}; everything comes as it is to be used, large or small"
+        )
 
 
 @claim("calculate_loss", "has the right gradient")
 def _(calculate_loss):
-    for weights in [torch.tensor([2.0, 5.0]), *(50 * torch.randn(3, 40))]:
-        log_probabilities = (-torch.rand(len(weights))).requires_grad_()
+    for weights in [torch.tensor([2.0, 5.0]), *(50 * torch.randn(3, 40)), 1e4 * torch.randn(300), torch.randn(1)]:
+        log_probabilities = (-20 * torch.rand(len(weights))).requires_grad_()
         loss = calculate_loss(log_probabilities, weights)
         assert loss.requires_grad, "the loss lost its gradient: no detach, .item(), torch.tensor() or NumPy on the way"
         loss.backward()
         expected, got = -weights / len(weights), log_probabilities.grad
-        assert not torch.allclose(got, -expected, atol=1e-5), "the gradient has the wrong sign"
-        assert torch.allclose(got, expected, atol=1e-5), (
+        assert not is_close(got, -expected, absolute=1e-5), "the gradient has the wrong sign"
+        assert is_close(got, expected, absolute=1e-5), (
             f"weights {weights[:2].tolist()}, {len(weights)} steps: expected a gradient that "
             f"begins {expected[:2].tolist()}, got {got[:2].tolist()}"
         )
@@ -395,16 +654,17 @@ def _(calculate_loss):
 
 
 class Script(gym.Env):
-    """Episodes of 3 steps, 2, 3, 2 and so on, ended by terminated and truncated in turn.
+    """A world without physics: observations and rewards are random, and when an episode ends is written down here.
 
-    Observations and rewards are random. It writes down every step, as (observation, the one after it, action, reward),
+    Episodes have 3 steps, 2, 3, 2 and so on, ended by terminated and truncated in turn; in a random script they have
+    1 to 9, and end by either or both. It writes down every step, as (observation, the one after it, action, reward),
     and refuses to go on after an end.
     """
 
-    observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
-    action_space = gym.spaces.Discrete(2)
-
-    def __init__(self):
+    def __init__(self, features: int = 4, actions: int = 2, random: bool = False, scale: float = 1.0):
+        self.observation_space = gym.spaces.Box(-1, 1, (features,), np.float32)
+        self.action_space = gym.spaces.Discrete(actions)
+        self.random, self.scale = random, scale
         self.begun, self.ended = [], ""
 
     @property
@@ -413,21 +673,28 @@ class Script(gym.Env):
         return [episode for episode in self.begun if episode]
 
     def _look(self):
-        self.observation = np.random.uniform(-1, 1, 4).astype(np.float32)
+        self.observation = np.random.uniform(-1, 1, self.observation_space.shape).astype(np.float32)
         return self.observation.copy()
 
     def reset(self, *, seed=None, options=None):
         assert seed is None, "it seeds the environment, so that every episode begins alike"
         self.begun, self.ended = [*self.begun, []], ""
+        turn = len(self.begun) % 2
+        self.length, self.end = 2 + turn, ("truncated", "terminated")[turn]
+        if self.random:
+            self.length = np.random.randint(1, 10)
+            self.end = np.random.choice(["truncated", "terminated", "terminated and truncated"])
         return self._look(), {}
 
     def step(self, action):
         assert not self.ended, f"the loop plays on after {self.ended} was True; it ends an episode"
-        episode, reward, seen = self.begun[-1], np.random.uniform(1, 5), self.observation
+        low = -4 if self.random else 1
+        episode, reward, seen = self.begun[-1], self.scale * np.random.uniform(low, 5), self.observation
         episode.append((seen, self._look(), int(action), reward))
-        if len(episode) == 2 + len(self.begun) % 2:
-            self.ended = ["truncated", "terminated"][len(self.begun) % 2]
-        ends = self.ended == "terminated", self.ended == "truncated"
+        if len(episode) == self.length:
+            self.ended = self.end
+        # NumPy's own booleans, as Gymnasium allows: `is True` does not find them.
+        ends = (np.bool_(word in self.ended) for word in ("terminated", "truncated"))
         return self.observation.copy(), reward, *ends, {}
 
 
@@ -439,22 +706,21 @@ def columns(script):
 
 def expected_move(model, observations, actions, weights):
     """Return how plain gradient descent with learning rate 1 moves the parameters."""
-    log_probabilities = torch.log_softmax(model(torch.as_tensor(observations)), dim=-1)
-    taken = log_probabilities[range(len(actions)), actions]
+    taken = log_probabilities_of(model, observations)[range(len(actions)), actions]
     mean = (taken * torch.as_tensor(weights, dtype=torch.float32)).mean()
-    return parameters_to_vector(torch.autograd.grad(mean, model.parameters()))
+    return flatten(torch.autograd.grad(mean, model.parameters()))
 
 
 def move_of_one_epoch(train_one_epoch, model, script, optimizer, budget=40):
     """Return how an epoch moves the parameters; assert that it takes one gradient step."""
-    gradient_steps, before = [], parameters_to_vector(model.parameters()).detach()
+    gradient_steps, before = [], flatten(model.parameters())
     hook = optimizer.register_step_post_hook(lambda *_: gradient_steps.append(1))
     script.begun = []
     train_one_epoch(script, model, optimizer, max_timesteps=budget)
     hook.remove()
     number = len(gradient_steps)
     assert number == 1, f"expected one optimizer step in one epoch, got {number}"
-    return parameters_to_vector(model.parameters()).detach() - before
+    return flatten(model.parameters()) - before
 
 
 def known_mistakes(script):
@@ -489,8 +755,19 @@ def returns_of(script):
     return returns, np.repeat(returns, [len(episode) for episode in script.episodes])
 
 
+def expect_mean_return(got, script):
+    """Assert that an epoch gave the mean of its episodes' returns."""
+    expect_type(got, Real, "the mean return as a number")
+    returns, weights = returns_of(script)
+    known = {sum(returns): "that is the sum of the returns", np.mean(weights): "that is the mean over all steps"}
+    known |= {returns[-1]: "that is the last return", sum(returns) / len(weights): "that is the mean reward"}
+    said = f"expected a mean return of {np.mean(returns):.2f}"
+    expect_number(got, np.mean(returns), said, known, show=".2f", tolerance=1e-5 * (10 + np.abs(returns).max()))
+
+
 @claim("train_one_epoch", "plays whole episodes to the budget")
 def _(train_one_epoch):
+    expect_defaults(train_one_epoch, max_timesteps=5_000)
     actions = []
     # Four episodes, 3 + 2 + 3 + 2, meet a budget of 10 exactly, and one of 9 because the last one is finished.
     for budget in (10, 9):
@@ -507,13 +784,33 @@ def _(train_one_epoch):
             f"{known.get(sum(lengths), '')}"
         )
         actions += [action for episode in script.episodes for _, _, action, _ in episode]
-        expect_type(mean_return, (int, float), "the mean return as a number")
-        returns, weights = returns_of(script)
-        known = {sum(returns): "that is the sum of the returns", np.mean(weights): "that is the mean over all steps"}
-        known |= {returns[-1]: "that is the last return", sum(returns) / len(weights): "that is the mean reward"}
-        said = f"expected a mean return of {np.mean(returns):.2f}"
-        expect_number(mean_return, np.mean(returns), said, known, show=".2f", tolerance=1e-4)
+        expect_mean_return(mean_return, script)
     assert len(set(actions)) == 2, "the same action 20 times at even chances: roll the die"
+    # In worlds of other sizes, with policies that are sure of much: does it do what the policy says?
+    for features, sides, budget in [(3, 4, 700), (7, 3, 500)]:
+        script, model = Script(features, sides, random=True), vpg_helpers.create_model(features, sides, 8)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        for _ in range(2):
+            redraw(model)  # the second epoch has another policy than the first
+            script.begun = []
+            mean_return = train_one_epoch(script, model, optimizer, max_timesteps=budget)
+            observations, _, actions, _, lengths = columns(script)
+            assert sum(lengths) >= budget > sum(lengths[:-1]), (
+                f"a budget of {budget}: it played {sum(lengths)} steps in {len(lengths)} episodes, the last of "
+                f"{lengths[-1]}; play until the budget is met, and finish the last episode"
+            )
+            expect_mean_return(mean_return, script)
+            deviation = deviation_from(log_probabilities_of(model, observations), actions)
+            starts = np.repeat(lengths.cumsum() - lengths, lengths)
+            from_starts = deviation_from(log_probabilities_of(model, observations[starts]), actions)
+            assert abs(deviation) < 5.5 or abs(from_starts) > 5.5, (
+                "all steps of an episode have its first observation; ask the policy with the observation of the moment"
+            )
+            assert abs(deviation) < 5.5, (
+                f"the actions played are {'likelier' if deviation > 0 else 'less likely'} than samples from the policy "
+                f"({abs(deviation):.0f} standard errors): ask this model's policy, with the observation of the moment, "
+                "and sample"
+            )
 
 
 @claim("train_one_epoch", "weighs each step with its episode's return")
@@ -530,10 +827,22 @@ def _(train_one_epoch):
         assert not torch.allclose(got, move, atol=1e-4), (
             f"{mistake}; expected each step's own observation, weighted with its episode's return"
         )
+    unlike = "does the loss have the actions that were played, each with its observation and weight?"
     assert torch.allclose(got, right, atol=1e-4), (
-        f"the parameters should move by {right.norm():.4f}, got a move of {got.norm():.4f}: "
-        "does the loss have the actions that were played, each with its observation and weight?"
+        f"the parameters should move by {right.norm():.4f}, got a move of {got.norm():.4f}: {unlike}"
     )
+    # Returns from tiny to huge, of either sign; a policy that is sure of much; more actions and features.
+    for features, sides, scale in [(3, 2, 0.01), (6, 3, 1.0), (5, 40, 2_000.0)]:
+        script, model = Script(features, sides, True, scale), vpg_helpers.create_model(features, sides, 16)
+        start, optimizer = copy.deepcopy(redraw(model, 0.6)), torch.optim.SGD(model.parameters(), lr=1 / scale)
+        got = move_of_one_epoch(train_one_epoch, model, script, optimizer, budget=250)
+        observations, _, actions, _, _ = columns(script)
+        right = expected_move(start, observations, actions, returns_of(script)[1] / scale)
+        assert is_close_in_length(got, right, share=5e-3), (
+            f"{sides} actions, returns up to {max(map(abs, returns_of(script)[0])):.4g}: the parameters should move by "
+            f"{right.norm():.4g}, got a move of {got.norm():.4g}, {(got - right).norm():.4g} away from it; {unlike} "
+            "Nothing is clipped, scaled or added."
+        )
 
 
 @claim("train_one_epoch", "takes one fresh gradient step an epoch")
@@ -551,115 +860,230 @@ def _(train_one_epoch):
     assert torch.allclose(got, expected, atol=1e-4), (
         f"the second epoch should move the parameters by {expected.norm():.4f}, got {got.norm():.4f}"
     )
+    # The optimizer's own settings are nobody else's to change.
+    settings = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
+    assert settings["lr"] == 1.0, f"the optimizer came with learning rate 1, and has {settings['lr']} now: leave it"
+
+
+# train makes its own environment, model and optimizer, so we watch CartPole and the optimizers themselves
+
+
+class GradientStep(NamedTuple):
+    """One step of an optimizer: gradients, parameters before and after, and how many episodes had been played."""
+
+    optimizer: torch.optim.Optimizer
+    gradients: list[Tensor]
+    before: Tensor
+    after: Tensor
+    episodes_before: int
+
+
+class Training(NamedTuple):
+    """What was seen of one training; rewards has a list per episode, starts their first observations."""
+
+    model: nn.Module
+    mean_returns: list[float]
+    starts: list[tuple[float, ...]]
+    rewards: list[list[float]]
+    torch_seeds: list[int]
+    gradient_steps: list[GradientStep]
+
+    def returns_by_epoch(self) -> list[list[float]]:
+        """Return what the episodes earned that were played before every gradient step and after the one before it."""
+        ends = [0, *(step.episodes_before for step in self.gradient_steps)]
+        returns = [sum(episode) for episode in self.rewards]
+        return [returns[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+def watch_training(train: Callable, world: str = "CartPole", **settings) -> Training:
+    """Train and watch: every episode of CartPole, every step of an optimizer, every seed that torch is given.
+
+    In the world "endless" no pole falls, so only the clock ends an episode; in the world "fading" a step of each
+    episode earns less than a step of the one before, too, so that the first epoch is the best.
+    """
+    starts, rewards, torch_seeds, gradient_steps, before = [], [], [], [], []
+    reset, step, manual_seed = CartPoleEnv.reset, CartPoleEnv.step, torch.manual_seed
+    begun = []
+
+    def watched_reset(env, *, seed=None, options=None):
+        observation, info = reset(env, seed=seed, options=options)
+        if world != "CartPole":
+            env.theta_threshold_radians = env.x_threshold = np.inf
+        begun[:] = [tuple(observation.tolist())]
+        return observation, info
+
+    def watched_step(env, action):
+        if begun:  # an episode counts once something is played in it
+            starts.append(begun.pop())
+            rewards.append([])
+        observation, reward, *rest = step(env, action)
+        reward *= 1 - 0.04 * (len(rewards) - 1) if world == "fading" else 1
+        rewards[-1].append(reward)
+        return observation, reward, *rest
+
+    def watched_manual_seed(number):
+        torch_seeds.append(number)
+        return manual_seed(number)
+
+    def parameters_of(optimizer):
+        return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def before_step(optimizer, *_):
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters_of(optimizer)]
+        before[:] = [gradients, flatten(parameters_of(optimizer))]
+
+    def after_step(optimizer, *_):
+        gradient_steps.append(GradientStep(optimizer, *before, flatten(parameters_of(optimizer)), len(rewards)))
+
+    hooks = [register_optimizer_step_pre_hook(before_step), register_optimizer_step_post_hook(after_step)]
+    try:
+        with (
+            patch.object(CartPoleEnv, "reset", watched_reset),
+            patch.object(CartPoleEnv, "step", watched_step),
+            patch.object(torch, "manual_seed", watched_manual_seed),
+        ):
+            trained = train(**settings)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    pair = isinstance(trained, tuple) and len(trained) == 2
+    assert pair, f"expected the model and the mean returns, got {type(trained).__name__}"
+    expect_type(trained[0], nn.Module, "the model first")
+    return Training(*trained, starts, rewards, torch_seeds, gradient_steps)
 
 
 @claim("train", "is decided by its seed")
 def _(train):
-    trained = train(epochs=3, max_timesteps=200, seed=5)
-    pair = isinstance(trained, tuple) and len(trained) == 2
-    assert pair, f"expected the model and the mean returns, got {type(trained).__name__}"
-    model, first = trained
-    torch.rand(3)
-    model_again, again = train(epochs=3, max_timesteps=200, seed=5)
-    _, other = train(epochs=3, max_timesteps=200, seed=6)
-    expect_type(model, nn.Module, "the model first")
-    assert len(first) == 3, f"expected one mean return per epoch, 3, got {len(first)}"
-    pairs = zip(model.parameters(), model_again.parameters(), strict=True)
-    assert all(torch.equal(p, q) for p, q in pairs) and list(first) == list(again), (
-        f"the same seed gave {list(first)} and {list(again)}: seed the environment once, "
-        "and torch before the model is made"
-    )
-    assert list(first) != list(other), "two seeds gave the same numbers: is the seed used?"
-    assert len(set(first)) > 1, "every epoch gave the same number: seed once, before the loop"
-
-
-def watch_seeding(train, seed, epochs):
-    """Return where every episode of a training started, and what torch was seeded with."""
-    starts, seeds, make, manual_seed = [], [], gym.make, torch.manual_seed
-
-    class Watched(gym.Wrapper):
-        def reset(self, **settings):
-            observation, info = super().reset(**settings)
-            starts.append(tuple(observation.tolist()))
-            return observation, info
-
-    def make_watched(*names, **settings):
-        return Watched(make(*names, **settings))
-
-    def seed_watched(number):
-        seeds.append(number)
-        return manual_seed(number)
-
-    with patch.object(gym, "make", make_watched), patch.object(torch, "manual_seed", seed_watched):
-        train(epochs=epochs, max_timesteps=60, seed=seed)
-    return starts, seeds
+    expect_defaults(train, epochs=40, max_timesteps=5_000, learning_rate=1e-2, seed=0, after_epoch=None)
+    for seed in (5, 0):
+        training = watch_training(train, epochs=3, max_timesteps=200, seed=seed)
+        model, first = training.model, training.mean_returns
+        torch.rand(3)
+        model_again, again = train(epochs=3, max_timesteps=200, seed=seed)
+        _, other = train(epochs=3, max_timesteps=200, seed=6)
+        assert len(first) == 3, f"expected one mean return per epoch, 3, got {len(first)}"
+        same = torch.equal(flatten(model.parameters()), flatten(model_again.parameters()))
+        assert same and list(first) == list(again), (
+            f"the same seed gave {list(first)} and {list(again)}: seed the environment once, "
+            "and torch before the model is made"
+        )
+        assert list(first) != list(other), "two seeds gave the same numbers: is the seed used?"
+        assert len(set(first)) > 1, "every epoch gave the same number: seed once, before the loop"
 
 
 @claim("train", "seeds everything, once")
 def _(train):
-    (starts, seeds), (others, _), (_, once) = [
-        watch_seeding(train, seed, epochs) for seed, epochs in [(5, 3), (6, 3), (5, 1)]
+    five, six, short, zero = [
+        watch_training(train, epochs=epochs, max_timesteps=60, seed=seed)
+        for seed, epochs in [(5, 3), (6, 3), (5, 1), (0, 3)]
     ]
-    assert len(set(starts)) == len(starts), (
-        "two episodes began exactly alike: seed the environment once, before the loop"
+    for training in (five, zero):
+        assert len(set(training.starts)) == len(training.starts), (
+            "two episodes began exactly alike: seed the environment once, before the loop"
+        )
+    assert not {*five.starts, *zero.starts} & set(six.starts), (
+        "two seeds gave the same starts: hand the seed to env.reset(seed=seed)"
     )
-    assert not set(starts) & set(others), "two seeds gave the same starts: hand the seed to env.reset(seed=seed)"
-    assert len(seeds) == len(once), "torch is seeded in every epoch: seed it before the loop"
+    assert len(five.torch_seeds) == len(short.torch_seeds), "torch is seeded in every epoch: seed it before the loop"
+    if five.gradient_steps and six.gradient_steps:
+        assert not torch.equal(five.gradient_steps[0].before, six.gradient_steps[0].before), (
+            "two seeds began with the same model: hand the seed to torch.manual_seed, before the model is made"
+        )
 
 
 @claim("train", "calls the watcher after every epoch")
 def _(train):
-    seen, counts = [], []
+    seen, counts, told = [], [], []
 
     def watcher(model, mean_returns):
-        seen.append(model)
+        seen.append((model, flatten(model.parameters())))
         counts.append(len(mean_returns))
+        told.append(list(mean_returns))
 
-    model, _ = train(epochs=3, max_timesteps=50, after_epoch=watcher)
+    training = watch_training(train, epochs=3, max_timesteps=50, after_epoch=watcher)
     assert counts == [1, 2, 3], f"expected after_epoch to see 1, 2, 3 mean returns, got {counts}"
-    assert all(each is model for each in seen), (
+    assert all(model is training.model for model, _ in seen), (
         "after_epoch saw another model than the one returned: make it once, and hand on no copies"
+    )
+    assert told == [list(training.mean_returns[:count]) for count in counts], (
+        f"after_epoch saw {told}, and train returned {list(training.mean_returns)}: hand on the returns so far"
+    )
+    assert all(torch.equal(step.after, now) for step, (_, now) in zip(training.gradient_steps, seen, strict=False)), (
+        "what after_epoch saw is not the model after the epoch's gradient step: change it in no other way"
+    )
+
+
+def expect_adam(training, learning_rate, epochs):
+    """Assert that the parameters moved as torch's own Adam moves them, with this learning rate in every epoch."""
+    number = len(training.gradient_steps)
+    assert number == epochs, f"expected one optimizer step an epoch, {epochs}, got {number}"
+    assert len({id(step.optimizer) for step in training.gradient_steps}) == 1, (
+        "every step looks like Adam's first: make the optimizer once, before the loop"
+    )
+    first = training.gradient_steps[0]
+    held = [parameter for group in first.optimizer.param_groups for parameter in group["params"]]
+    assert [*map(id, held)] == [*map(id, training.model.parameters())], (
+        f"the optimizer holds {sum(p.numel() for p in held)} parameters, the model has "
+        f"{sum(p.numel() for p in training.model.parameters())}: hand it model.parameters(), all of them"
+    )
+    replay = [torch.zeros_like(gradient).requires_grad_() for gradient in first.gradients]
+    adam, place = torch.optim.Adam(replay, lr=learning_rate), flatten(replay)
+    for epoch, step in enumerate(training.gradient_steps, start=1):
+        for parameter, gradient in zip(replay, step.gradients, strict=True):
+            parameter.grad = gradient.clone()
+        adam.step()
+        expected, place = flatten(replay) - place, flatten(replay)
+        moves = step.after - step.before
+        # The tolerance lets AdamW pass, which shrinks every parameter by a hundredth of the learning rate.
+        assert (moves - expected).abs().max() < 0.03 * learning_rate, (
+            f"epoch {epoch}: the largest move of a parameter is {moves.abs().max() / learning_rate:.2f} learning "
+            f"rates, Adam's is {expected.abs().max() / learning_rate:.2f}: is it Adam, with this learning rate in "
+            "every epoch?"
+        )
+    for before, after in itertools.pairwise(training.gradient_steps):
+        assert torch.equal(before.after, after.before), (
+            "between two epochs the parameters changed: only the optimizer may move them"
+        )
+    assert torch.equal(training.gradient_steps[-1].after, flatten(training.model.parameters())), (
+        "the model returned is not the model after the last epoch: hand back what training has made, best or not"
     )
 
 
 @claim("train", "uses its settings")
 def _(train):
-    snapshots = []
-
-    def snapshot(model, _):
-        snapshots.append(parameters_to_vector(model.parameters()).detach().clone())
-
     # A budget of 1 makes every epoch a single episode, whose return is a whole number.
-    _, returns = train(epochs=3, max_timesteps=1, learning_rate=0.03, after_epoch=snapshot)
-    assert all(float(each).is_integer() for each in returns), (
-        f"max_timesteps=1 should end an epoch after one episode, got mean returns {returns}"
+    training = watch_training(train, epochs=3, max_timesteps=1, learning_rate=0.03)
+    assert all(float(each).is_integer() for each in training.mean_returns), (
+        f"max_timesteps=1 should end an epoch after one episode, got mean returns {training.mean_returns}"
     )
-    # Adam moves no parameter by much more than the learning rate, and the largest move comes near it; an optimizer
-    # made anew in every epoch would move nearly all of them by exactly the learning rate.
-    moves = [(snapshots[k + 1] - snapshots[k]).abs() / 0.03 for k in (0, 1)]
-    largest = max(move.max().item() for move in moves)
-    assert 0.5 < largest < 1.2, (
-        f"the largest move of a parameter is {largest:.2f} learning rates, expected about 1: "
-        "is it Adam, with this learning rate?"
-    )
-    fresh = ((moves[0] - 1).abs() < 0.01)[moves[0] > 0].float().mean()
-    assert fresh < 0.9, "every step looks like Adam's first: make the optimizer once, before the loop"
+    expect_adam(training, 0.03, epochs=3)
+    assert len(training.rewards) == 3, f"three epochs of one episode each: it played {len(training.rewards)} episodes"
+    size = sum(parameter.numel() for parameter in training.model.parameters())
+    assert size == 226, f"its model has {size} parameters, create_model(4, 2) makes 226"
+    for epochs, learning_rate in [(45, 1e-3), (12, 0.2)]:
+        training = watch_training(train, epochs=epochs, max_timesteps=1, learning_rate=learning_rate)
+        expect_adam(training, learning_rate, epochs)
 
 
 @claim("train", "plays episodes of 200 steps at most")
 def _(train):
-    made, make = [], gym.make
-
-    def make_without_falls(*names, **settings):
-        made.append(make(*names, **settings))
-        made[-1].unwrapped.theta_threshold_radians = made[-1].unwrapped.x_threshold = np.inf
-        return made[-1]
-
-    # Where the pole may lean as far as it likes, on an endless track, only the clock ends an episode.
-    with patch.object(gym, "make", make_without_falls):
-        _, returns = train(epochs=1, max_timesteps=1)
-    assert not made or returns[0] == 200, (
-        f"no pole can fall, and the mean return is {returns[0]:g}, expected 200: max_episode_steps?"
+    # Where the pole may lean as far as it likes, on an endless track, only the clock ends an episode. The best epoch
+    # is the first, and still all of them are trained, told and kept.
+    training = watch_training(train, "fading", epochs=6, max_timesteps=1)
+    assert training.rewards, 'no CartPole was played: gym.make("CartPole-v1", max_episode_steps=200)'
+    lengths = [len(episode) for episode in training.rewards]
+    assert set(lengths) == {200}, (
+        f"no pole can fall, and the mean return is {max(lengths):g}, expected 200: max_episode_steps?"
+    )
+    expected = [float(np.mean(returns)) for returns in training.returns_by_epoch()]
+    got = list(training.mean_returns)
+    assert len(got) == 6, f"the goal was reached at once, and of 6 epochs it trained {len(got)}: stop at none"
+    assert is_close(got, expected), f"expected the mean returns {expected}, got {got}: as they come, one an epoch"
+    expect_adam(training, 1e-2, epochs=6)
+    # A budget of 6,000 takes thirty of them.
+    training = watch_training(train, "endless", epochs=1, max_timesteps=6_000)
+    assert len(training.rewards) == 30, (
+        f"a budget of 6,000 and episodes of 200 steps: expected 30 episodes, got {len(training.rewards)}"
     )
 
 
@@ -668,6 +1092,7 @@ def _(train):
 
 @claim("bootstrap_interval")
 def _(bootstrap_interval):
+    expect_defaults(bootstrap_interval, repetitions=2_000, seed=0)
     # For 100 numbers from a bell curve the interval is close to the mean ± 1.96 standard errors.
     curves = np.random.default_rng().normal(50, 10, size=(100, 10))
     interval = bootstrap_interval(curves)
@@ -689,6 +1114,16 @@ def _(bootstrap_interval):
     said = f"expected ± 1.96 standard errors, got {1.96 * ratio:.2f} of them{''.join(mistakes)}"
     assert 0.92 < ratio < 1.08, said
     assert np.all(np.abs((low + high) / 2 - curves.mean(axis=0)) < expected / 4), "not at the mean"
+    # More draws, and more columns, make the same comparison sharp: 2 % and 98 % would be 4.8 % too wide.
+    curves = np.random.default_rng().normal(50, 10, size=(40, 25))
+    low, high = bootstrap_interval(curves, repetitions=6_000)
+    expected = 1.96 * curves.std(axis=0) / np.sqrt(40)
+    for bound, name in [(curves.mean(axis=0) - low, "low"), (high - curves.mean(axis=0), "high")]:
+        ratio = np.mean(bound / expected)
+        assert 0.97 < ratio < 1.03, (
+            f"the {name} bound lies {1.96 * ratio:.3f} standard errors from the mean, expected 1.96: cut off 2.5 % on "
+            "either side"
+        )
 
 
 @claim("bootstrap_interval", "keeps to the numbers that it has")
@@ -700,6 +1135,21 @@ def _(bootstrap_interval):
     assert low >= 0, f"nineteen zeros and a hundred gave a low bound of {low:.1f}: draw, do not use ±"
     assert high > 0, "nineteen zeros and a hundred gave 0 to 0: is the last seed ever drawn?"
     assert 5 <= high <= 25, f"nineteen zeros and a hundred: expected a high bound near 15, got {high}"
+    # How often the hundred is drawn is binomial: at most 3 times with 98.4 %, at most 2 times with 92.5 %.
+    for place in range(20):
+        numbers = np.zeros(20)
+        numbers[place] = 100.0
+        low, high = bootstrap_interval(numbers, repetitions=8_000)
+        assert (low, high) == (0, 15), (
+            f"nineteen zeros and a hundred at place {place}: expected 0 to 15, got {low} to {high}; draw twenty of "
+            "the twenty, each as likely as the others, with replacement"
+        )
+    curves = np.random.default_rng().exponential(size=(15, 3))
+    first, again, other = [bootstrap_interval(curves, seed=seed) for seed in (3, 3, 4)]
+    assert np.array_equal(first, again), "the same seed gave two intervals: np.random.default_rng(seed)"
+    assert not np.array_equal(first, other), "two seeds gave the same interval: is the seed used?"
+    low, high = bootstrap_interval(curves, repetitions=1)
+    assert np.array_equal(low, high), "a single draw has a single mean: is repetitions used?"
 
 
 @claim("reward_to_go")
@@ -720,10 +1170,17 @@ def _(reward_to_go):
     )
     got = np.asarray(reward_to_go(np.array([0.5, 0.25])), dtype=float).tolist()
     expect_value(got, [0.75, 0.25], "for rewards 0.5, 0.25 expected [0.75, 0.25]")
-    rewards = np.random.default_rng().normal(size=200)
-    expected, before = [rewards[step:].sum() for step in range(200)], rewards.copy()
-    assert np.allclose(reward_to_go(rewards), expected), "for 200 random rewards it differs"
-    assert np.array_equal(rewards, before), "the rewards that it was given have changed: copy first"
+    random, answers = np.random.default_rng(), []
+    for steps, scale in [(200, 1), (1, 1), (2, 1e-3), (500, 1e4), (7, 1e6)]:
+        rewards = scale * random.normal(size=steps)
+        expected = [rewards[step:].sum() for step in range(steps)]
+        answers.append((reward_to_go(rewards), expected, scale))
+    # Compared at the end: an answer must not change when another one is given.
+    for got, expected, scale in answers:
+        expect_shape(got, (len(expected),), f"{len(expected)} rewards gave weights of shape {{}}")
+        assert np.allclose(got, expected, rtol=1e-6, atol=1e-6 * scale), (
+            f"for {len(expected)} random rewards it differs"
+        )
 
 
 # ---- 2. From claims to verdicts --------------------------------------------------------------------------------------
@@ -731,6 +1188,7 @@ def _(reward_to_go):
 _passed: dict[Callable, set[str]] = {}  # which claims a function was seen to keep
 _interrupted: set[Callable] = set()  # functions that somebody, or a grader's time-out, had to stop
 _references: set[Callable] = set()  # functions that go_on put in the place of a learner's
+_MOVE_WHAT_THEY_GET = {"train_one_epoch"}  # its model and its optimizer are there to be changed
 _REMARKS = {  # what an error message is often about
     "None": "a function without a return gives None",
     "mat1 and mat2": "a layer takes as many numbers as the layer before it gives",
@@ -768,7 +1226,36 @@ def check(exercise: Callable, claim: str | None = None, **given):
         if set(needed) != set(given):
             raise TypeError(f"check({name}) was given {sorted(given)} of the lesson; it needs {needed}")
         with checking(exercise, text, name):
-            claims[text](exercise, **given)
+            claims[text](exercise if name in _MOVE_WHAT_THEY_GET else _leaving_inputs(exercise), **given)
+
+
+def _leaving_inputs(exercise):
+    """Return the function as claims call it, with an assertion that it leaves what it is given as it was."""
+
+    @functools.wraps(exercise)
+    def call(*positional, **named):
+        given = [*positional, *named.values()]
+        before = [_snapshot(value) for value in given]
+        returned = exercise(*positional, **named)
+        parameters = [*inspect.signature(exercise).parameters][: len(positional)] + [*named]
+        for name, value, was in zip(parameters, given, before, strict=False):
+            assert _snapshot(value) == was, f"the {name} that it was given changed: copy first"
+        return returned
+
+    return call
+
+
+def _snapshot(value):
+    """Return what an argument holds, in a form that can be compared; nothing of what cannot be changed."""
+    if isinstance(value, nn.Module):
+        flags = [parameter.requires_grad for parameter in value.parameters()]
+        return value.training, flags, [_snapshot(tensor) for tensor in value.state_dict().values()]
+    if isinstance(value, Categorical):
+        return _snapshot(value.logits)
+    if isinstance(value, (Tensor, np.ndarray)):
+        array = value.detach().numpy() if isinstance(value, Tensor) else value
+        return array.shape, array.tobytes()
+    return copy.deepcopy(value) if isinstance(value, (list, dict)) else None
 
 
 def _exercise_name(exercise, frame):

@@ -36,6 +36,10 @@ def plain_lengths(model, number_of_episodes, seed=0):
     return np.array(lengths)
 
 
+def reward_to_go(rewards):
+    return np.cumsum(rewards[::-1])[::-1]
+
+
 @pytest.fixture(scope="module")
 def trained():
     """A model that has learned enough for episodes of very different lengths, some of them truncated."""
@@ -46,8 +50,12 @@ def test_recorded_episodes_replay_in_the_plain_environment(trained):
     """Same physics, whole episodes, no reset step counted: CartPole replays every recorded action alike."""
     (episodes,) = collect([trained], [1], max_timesteps=3_000)
     env = gym.make("CartPole-v1", max_episode_steps=200)
-    for observations, actions in zip(
-        episodes.split(episodes.observations), episodes.split(episodes.actions), strict=True
+    for observations, actions, episode_terminated, last_observation in zip(
+        episodes.split(episodes.observations),
+        episodes.split(episodes.actions),
+        episodes.terminated,
+        episodes.last_observations,
+        strict=True,
     ):
         env.reset()
         env.unwrapped.state = observations[0].astype(np.float64)
@@ -55,7 +63,42 @@ def test_recorded_episodes_replay_in_the_plain_environment(trained):
             np.testing.assert_allclose(env.unwrapped.state, observations[step], atol=1e-4)
             _, _, terminated, truncated, _ = env.step(action)
             assert (terminated or truncated) == (step == len(actions) - 1)
+        # How it ended, and what the last action led to: not the start of the next episode.
+        assert terminated == episode_terminated
+        np.testing.assert_allclose(env.unwrapped.state, last_observation, atol=1e-4)
     assert 200 in episodes.lengths and episodes.lengths.min() < 200
+    assert episodes.terminated.any() and not episodes.terminated.all()
+
+
+def test_the_poles_say_how_they_hand_over_the_last_observation():
+    """Where an episode ends, step returns its last observation, and the next step the new start."""
+    poles = vpg.make_cartpoles(2)
+    assert poles.metadata["autoreset_mode"] == gym.vector.AutoresetMode.NEXT_STEP
+    assert type(poles.unwrapped) is type(gym.make_vec("CartPole-v1", 2, "vector_entry_point").unwrapped)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        *map(np.array, ([0, 1], [1, 1], [0, 2], [-1, 0], [0, 1, 1], [[0, 1]], [0.0, 1.0], [False, True])),
+        np.array([1, 0], np.int8),
+        [0, 1],
+        1,
+    ],
+)
+def test_poles_take_the_actions_that_gymnasium_s_take(action):
+    given = gym.make_vec("CartPole-v1", 2, "vector_entry_point").action_space.contains(action)
+    assert vpg.make_cartpoles(2).action_space.contains(action) == (given and isinstance(action, np.ndarray))
+
+
+def test_records_grow_with_the_time_that_is_played(trained):
+    """One pole for more than 256 time steps: nothing of the first ones is lost."""
+    (episodes,) = collect([trained], [8], environments_each=1, max_timesteps=1_000)
+    starts = np.stack([observations[0] for observations in episodes.split(episodes.observations)])
+    assert len(episodes.actions) >= 1_000 and np.all(np.abs(starts) <= 0.05)
+    after = np.concatenate([episodes.split(episodes.observations)[0][1:], episodes.last_observations[:1]])
+    moved = episodes.split(episodes.observations)[0]
+    np.testing.assert_allclose(after[:, [0, 2]], moved[:, [0, 2]] + 0.02 * moved[:, [1, 3]], atol=1e-5)
 
 
 def test_batch_is_whole_episodes_over_the_budget(trained):
@@ -120,8 +163,14 @@ def test_starts_are_gymnasiums():
     assert np.all(np.abs(starts.std(axis=0) - 0.05 / np.sqrt(3)) < 4 * error)
 
 
-@pytest.mark.parametrize("weigh_episode", [vpg.whole_return, lambda rewards: np.cumsum(rewards[::-1])[::-1]])
-def test_gradient_step_is_the_plain_functions_step(trained, weigh_episode):
+@pytest.mark.parametrize(
+    ("weigh", "weigh_rewards"),
+    [
+        (vpg.whole_return, lambda rewards: [sum(rewards)] * len(rewards)),
+        (vpg.per_episode(reward_to_go), reward_to_go),
+    ],
+)
+def test_gradient_step_is_the_plain_functions_step(trained, weigh, weigh_rewards):
     """On the same recorded data: one observation at a time, log-probabilities stacked, calculate_loss."""
     (episodes,) = collect([trained], [7], environments_each=8, max_timesteps=300)
     log_probabilities = torch.stack(
@@ -130,16 +179,35 @@ def test_gradient_step_is_the_plain_functions_step(trained, weigh_episode):
             for observation, action in zip(episodes.observations, episodes.actions, strict=True)
         ]
     )
-    weights = [weight for rewards in episodes.split(episodes.rewards) for weight in weigh_episode(rewards)]
+    weights = [weight for rewards in episodes.split(episodes.rewards) for weight in weigh_rewards(rewards)]
     loss = vpg.calculate_loss(log_probabilities, torch.tensor(weights))
     expected = torch.autograd.grad(loss, list(trained.parameters()))
-    vpg.take_gradient_step(trained, torch.optim.SGD(trained.parameters(), lr=0.0), episodes, weigh_episode)
+    vpg.take_gradient_step(trained, torch.optim.SGD(trained.parameters(), lr=0.0), episodes, weigh)
     for parameter, gradient in zip(trained.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_whole_return_by_hand():
-    assert vpg.whole_return(np.array([1.0, 2.0, 4.0])).tolist() == [7.0, 7.0, 7.0]
+def test_recipes_by_hand():
+    """Two episodes, of rewards 1, 2, 4 and 8; a function that spoils the rewards it is given spoils nothing else."""
+    zeros, rewards = np.zeros((4, 4)), np.array([1.0, 2.0, 4.0, 8.0])
+    episodes = vpg.Episodes(zeros, zeros[:, 0], rewards, np.array([3, 1]), np.array([True, False]), zeros[:2])
+    assert episodes.returns.tolist() == [7, 8]
+    assert vpg.whole_return(episodes).tolist() == [7, 7, 7, 8]
+    assert vpg.per_episode(reward_to_go)(episodes).tolist() == [7, 6, 4, 8]
+    assert vpg.per_episode(lambda rewards: np.add(rewards, 1, out=rewards))(episodes).tolist() == [2, 3, 5, 9]
+    assert episodes.rewards.tolist() == [1, 2, 4, 8]
+
+
+def test_every_seed_may_have_a_recipe_of_its_own():
+    """A list gives every seed what it gets alone, and a recipe sees its own seed's episodes only."""
+    seen = []
+    recipes = [vpg.whole_return, vpg.per_episode(reward_to_go), lambda e: seen.append(e) or vpg.whole_return(e)]
+    among = vpg.train_seeds([4, 4, 5], epochs=3, max_timesteps=500, weigh=recipes)
+    for run, (seed, weigh) in enumerate(zip([4, 4, 5], recipes[:2] + [vpg.whole_return], strict=True)):
+        alone = vpg.train_seeds([seed], epochs=3, max_timesteps=500, weigh=weigh)
+        np.testing.assert_array_equal(among.mean_returns[run], alone.mean_returns[0])
+    np.testing.assert_allclose([episodes.returns.mean() for episodes in seen], among.mean_returns[2], rtol=1e-6)
+    assert among.mean_returns[0, -1] != among.mean_returns[1, -1]
 
 
 def test_first_model_is_the_plain_train_s():
@@ -224,7 +292,10 @@ def test_models_of_another_build_play_the_same():
         (lambda: vpg.train_seeds([0], epochs=0), "epochs is 0"),
         (lambda: vpg.train_seeds([0], learning_rate=-1), "learning_rate is -1"),
         (lambda: vpg.train_seeds([0], number_of_environments=0), "number_of_environments is 0"),
-        (lambda: vpg.train_seeds([0], weigh_episode=lambda rewards: rewards[1:]), "one weight per log-probability"),
+        (lambda: vpg.train_seeds([0], weigh=lambda episodes: episodes.returns), r"weights of shape \(\d+,\), .* steps"),
+        (lambda: vpg.train_seeds([0], weigh=lambda episodes: None), r"weights of shape \(\), .* steps"),
+        (lambda: vpg.train_seeds([0], weigh=lambda episodes: episodes.rewards * np.nan), ", 0 of them finite"),
+        (lambda: vpg.train_seeds([0, 1], weigh=[vpg.whole_return]), "1 recipes for 2 seeds"),
         (lambda: vpg.share_interval(1, 0), "trials is 0"),
         (lambda: vpg.share_interval(5, 4), "5 successes in 4 trials"),
         (lambda: vpg.share_interval(0.97, 32), "0.97 successes in 32 trials; give a count"),

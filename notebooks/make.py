@@ -444,10 +444,10 @@ def write_edition(folder: Path, with_reference: bool = True) -> None:
 
 
 def write_class(folder: Path) -> None:
-    """Write the edition without folded references and the modules to COURSE/source/NAME, the settings to COURSE.
+    """Write the edition without folded references and the modules to COURSE/source/NAME.
 
-    The modules travel with the notebooks: students need not install the project, and when nbgrader grades, the
-    course's copies take the place of whatever a submission holds under these names.
+    What grades goes to COURSE. The modules travel with the notebooks: students need not install the
+    project, and the course's copies replace what a submission holds under these names.
 
     Raises SystemExit where the folder is no such folder, or the course has settings of its own.
     """

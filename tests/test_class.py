@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,9 +13,10 @@ from typing import NamedTuple
 import nbformat
 import pytest
 from catalogue import fill_in, references, right_solutions
-from make import EDITION, LESSONS, NOTEBOOKS, code_cells, read
+from make import LESSONS, NOTEBOOKS, code_cells, read
 from nbformat.v4 import new_code_cell
 from nbgrader_commands import Command
+from test_edition import points
 
 from vpg_checks import KEPT_FUNCTIONS
 
@@ -25,16 +25,10 @@ FIRST, SECOND = NAMES[:2]
 RIGHT = right_solutions()
 
 
-def points(name):
-    """Return what each graded cell of a notebook is worth, by grade_id."""
-    cells = [cell.metadata.get("nbgrader", {}) for cell in read(EDITION / name).cells]
-    return {cell["grade_id"]: cell["points"] for cell in cells if cell.get("grade")}
-
-
 class Course:
     """A course folder, driven with nbgrader's commands; students hand in through an exchange, or as files."""
 
-    def __init__(self, folder, lessons):
+    def __init__(self, folder, lessons, settings="c.Judge.timeout = 10"):
         self.folder, self.lessons = folder, lessons
         self.course, self.submitted = folder / "course", folder / "course/submitted"
         for_class = [sys.executable, NOTEBOOKS / "make.py", "--for-class", self.course / "source/vpg"]
@@ -43,7 +37,7 @@ class Course:
             if path.name not in lessons:
                 path.unlink()
         with (self.course / "nbgrader_config.py").open("a") as config:
-            print("c.Judge.timeout = 10", file=config)
+            print(settings, file=config)
         self.run("generate_assignment", "vpg")
 
     def start(self, *command, folder=None):
@@ -160,14 +154,11 @@ def write(name, text):
 
 
 def call_the_reference(folder):
-    """Every way that was tried; none of them is work."""
     solve(
         folder,
         create_model="create_model = vpg.create_model",
-        count_parameters="import functools\n\ndef count_parameters(*sizes):\n    pass",
         get_policy="from vpg_helpers import get_policy as ready\n\n"
         "def get_policy(*given, **named):\n    return ready(*given, **named)",
-        probability_of_right="pass",
     )
 
 
@@ -219,8 +210,13 @@ def nothing(first, second):
     return 0
 
 
-SWALLOWS = "def get_policy(model, observation):\n    while True:\n        try:\n            while True:\n                pass\n"
-SWALLOWS += "        except BaseException:\n            pass"
+SWALLOWS = """def get_policy(model, observation):
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass"""
 TWICE = references()["get_policy"].replace("logits=logits", "logits=torch.softmax(logits, dim=-1)")
 CLASS = {
     "perfect": Student(solve, whole),
@@ -263,9 +259,7 @@ CLASS = {
     "wrong_folder": Student(move, nothing, "other notebooks: vpg/vpg/01_model.ipynb, vpg/vpg/02_policy"),
     "hides_torch": Student(write("torch.py", "raise SystemExit"), whole, "torch.py hides an installed module"),
     "brings_modules": Student(bring_modules, nothing),
-    "calls_reference": Student(
-        call_the_reference, without("create_model", "count_parameters", "get_policy", "probability_of_right")
-    ),
+    "calls_reference": Student(call_the_reference, without("create_model", "get_policy")),
     "replaces_judge": Student(replace_the_judge, nothing, "replaced what judges: vpg_checks.checking"),
     "changes_set_up": Student(edit(change_set_up), first_only, "changed and put back: setup"),
 }
@@ -297,3 +291,51 @@ def test_every_submission_gets_its_points_or_a_note(tmp_path, names):
     for name, due, total, noted in table:
         assert total == due, (name, due, total, noted)
         assert re.search(CLASS[name].noted, noted), (name, noted)
+
+
+@pytest.mark.slow
+def test_six_lessons_through_an_exchange_to_the_page_that_a_student_reads(tmp_path):
+    """One account plays teacher and students, and hands in everything right, and everything blank."""
+    exchange = tmp_path / "exchange"
+    exchange.mkdir()
+    exchange.chmod(0o777)
+    settings = [
+        "c.CourseDirectory.course_id = 'vpg101'",
+        f"c.Exchange.root = {str(exchange)!r}",
+        "c.ExchangeCollect.check_owner = False",
+    ]
+    course = Course(tmp_path, NAMES, "\n".join(settings))
+    course.run("release_assignment", "vpg")
+    for name in ("perfect", "blank"):
+        home = tmp_path / name
+        home.mkdir()
+        (home / "nbgrader_config.py").write_text("\n".join(["c = get_config()", *settings]))
+        course.run("fetch_assignment", "vpg", folder=home)
+        CLASS[name].did(home / "vpg")
+        course.run("submit", "vpg", f"--student={name}", folder=home)
+    course.run("collect", "vpg")
+    course.run("autograde", "vpg")
+    course.run("export")
+    worth = sum(sum(points(name).values()) for name in NAMES)
+    assert {name: row["total"] for name, row in course.grades().items()} == {"perfect": worth, "blank": 0}
+    assert not any(row["look at"] for row in course.grades().values())
+    assert course.lost("perfect") == set()
+    program = (course.course / "autograded/perfect/vpg/my_agent.py").read_text()
+    assert all(f"\ndef {name}(" in program for name in KEPT_FUNCTIONS)
+    course.run("generate_feedback", "vpg")
+    page = (course.course / "feedback/blank/vpg/02_policy.html").read_text()
+    assert page.count("get_policy: not written yet") == 4, "in the summary and below it, for both of its checks"
+    course.run("release_feedback", "vpg")
+    course.run("fetch_feedback", "vpg", folder=tmp_path / "perfect")
+    assert list((tmp_path / "perfect").rglob("02_policy.html"))
+
+
+def test_where_the_project_cannot_be_imported_nothing_is_graded(tmp_path):
+    course = Course(tmp_path, [SECOND])
+    shutil.copytree(course.course / "release/vpg", course.submitted / "somebody/vpg")
+    (course.course / "source/vpg/vpg_checks.py").write_text("import no_such_module")
+    graded = subprocess.run(
+        [sys.executable, "vpg_grading.py", "vpg"], cwd=course.course, capture_output=True, text=True
+    )
+    assert graded.returncode == 1 and "cannot check exercises (ModuleNotFoundError" in graded.stderr
+    assert not (course.course / "autograded/somebody/vpg").exists()

@@ -1,4 +1,4 @@
-"""Settings for grading the exercise notebooks with nbgrader; `notebooks/make.py --for-class` puts them into a course.
+"""Settings for grading the exercises with nbgrader; `make.py --for-class` puts them into a course.
 
 vpg_grading.py, beside this file, holds what they name.
 """
@@ -24,7 +24,7 @@ c.GenerateAssignment.preprocessors = [
     "nbgrader.preprocessors.ComputeChecksums",
     "nbgrader.preprocessors.SaveCells",
 ]
-# What a submission holds is put into the notebook as it was released; nothing in it can stop the class.
+# What a submission holds is put into the notebook as it was released: it cannot stop the class.
 c.Autograde.exporter_class = "vpg_grading.Submission"
 c.Autograde.sanitize_preprocessors = ["vpg_grading.Rebuild"]
 c.Autograde.autograde_preprocessors = [

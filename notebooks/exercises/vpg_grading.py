@@ -1,9 +1,9 @@
-"""What nbgrader lacks for grading a class; nbgrader_config.py, beside this file in the course folder, plugs it in.
+"""What nbgrader lacks for grading a class; nbgrader_config.py, beside this file, plugs it in.
 
-A submission is not repaired: `Rebuild` takes the notebook as it was released and puts the student's answers and own
-cells into it. `Judge` runs what is judged and what that needs, and outlives the kernel. What a person must look at is
-noted in the graded notebook; `ClassReport` lists it. `Feedback` prepares what a student reads. This module as a
-program grades a whole class, students side by side:
+A submission is not repaired: `Rebuild` takes the notebook as it was released and puts the student's
+answers and own cells into it. `Judge` runs what is judged and what that needs, and outlives the
+kernel. What a person must look at is noted in the graded notebook; `ClassReport` lists it.
+`Feedback` prepares what a student reads. As a program, this grades a class, students side by side:
 
     python vpg_grading.py vpg
 """
@@ -67,11 +67,11 @@ def identifier(cell: NotebookNode) -> str:
 
 
 def answered_by(name: str) -> str:
-    """Return which blank a cell of nbgrader's belongs to: check_get_policy_1 and go_on_get_policy to get_policy."""
+    """Return the blank that a cell belongs to: get_policy for check_get_policy_1."""
     return re.sub(r"^go_on_", "", re.sub(r"^check_(.*?)(_\d)?$", r"\1", name))
 
 
-# ---- A submission becomes the released notebook with the student's answers -------------------------------------------
+# ---- A submission becomes the released notebook with the student's answers -----------------------
 
 
 class Submission(NotebookExporter):
@@ -94,7 +94,7 @@ class Submission(NotebookExporter):
 
 
 class Rebuild(NbGraderPreprocessor):
-    """Take the notebook as it was released, with the answers and the own cells of the submitted one."""
+    """Take the notebook as it was released, with the answers and own cells of the submitted one."""
 
     def preprocess(self, nb, resources):
         coursedir, names = self.parent.parent.coursedir, resources["nbgrader"]
@@ -107,10 +107,11 @@ class Rebuild(NbGraderPreprocessor):
 
 
 def merge(submitted: NotebookNode, released: NotebookNode) -> list[str]:
-    """Put the answers and own cells of a submitted notebook into a released one; return what to look at.
+    """Put the answers and own cells of a submitted notebook into a released one.
 
-    A cell is known by nbgrader's name, by its id, or by its text. The first of several with one name is the answer;
-    the others are own cells: they run where they stand, so that what counts is what the student saw.
+    A cell is known by nbgrader's name, by its id, or by its text. The first of several with one
+    name is the answer; the others are own cells: they run where they stand, so that what counts is
+    what the student saw. Returns what a person must look at.
     """
     known = {}
     for place, cell in enumerate(released.cells):
@@ -163,11 +164,11 @@ def merge(submitted: NotebookNode, released: NotebookNode) -> list[str]:
     return [f"{what}: {', '.join(dict.fromkeys(names))}" for what, names in said.items() if names]
 
 
-# ---- What runs while grading -----------------------------------------------------------------------------------------
+# ---- What runs while grading ---------------------------------------------------------------------
 
 
 def names_of(source: str) -> tuple[set[str], set[str]]:
-    """Return the global names that a cell uses, and those that it makes; of a cell that does not parse, none."""
+    """Return the global names that a cell uses, and those that it makes; none if it is no code."""
     try:
         top = symtable.symtable(TransformerManager().transform_cell(source), "cell", "exec")
     except SyntaxError:
@@ -188,7 +189,7 @@ def names_of(source: str) -> tuple[set[str], set[str]]:
 
 
 def places_to_run(cells: list[NotebookNode]) -> set[int]:
-    """Return which cells run while grading: nbgrader's, and every other that makes a name which one of these uses."""
+    """Return which cells run: nbgrader's, and every other that makes a name that these use."""
     code = {
         place: names_of(cell.source) for place, cell in enumerate(cells) if cell.cell_type == "code"
     }
@@ -204,7 +205,7 @@ def places_to_run(cells: list[NotebookNode]) -> set[int]:
 
 
 def remove_shadows(folder: Path) -> list[str]:
-    """Remove what Python would import in place of an installed module; return the names of what was removed."""
+    """Remove what would be imported in place of an installed module; return the names of it."""
     removed = []
     for path in sorted(folder.iterdir()):
         name = path.name.partition(".")[0]
@@ -231,7 +232,7 @@ def hides(name: str, folder: Path) -> bool:
 
 
 class Judge(Execute):
-    """Run the cells that are judged and what they need; what ends the kernel loses its own points and no others."""
+    """Run what is judged and what that needs; what ends the kernel loses its own points alone."""
 
     def preprocess(self, nb, resources, km=None):
         folder = Path(resources["metadata"]["path"]).resolve()
@@ -301,7 +302,7 @@ class Judge(Execute):
         return cell, resources
 
     def quietly(self, code: str, **expressions: str) -> dict:
-        """Execute code so that nothing of it shows, then evaluate expressions; return the kernel's reply."""
+        """Execute code unseen, then evaluate expressions; return the kernel's reply."""
         message = self.kc.execute(
             code, silent=True, store_history=False, user_expressions=expressions
         )
@@ -311,18 +312,18 @@ class Judge(Execute):
         return reply["content"]
 
     def compare_fingerprint(self, cell):
-        """Take the verdict back where a function that judges is another than before the first cell."""
+        """Take the verdict back where what judges is not what it was before the first cell."""
         now = self.ask_for_fingerprint()
         replaced = [name for name, value in self.fingerprint.items() if now.get(name) != value]
         if replaced:
-            said = f"{', '.join(replaced[:3])} was replaced, so that no check of this notebook counts from here on"
+            said = f"{', '.join(replaced[:3])} was replaced: no check counts from here on"
             cell.outputs = [fail("CheckFailed", said)]
             if not self.replaced:
                 self.notes.append(f"replaced what judges: {', '.join(replaced[:3])}")
             self.replaced = replaced
 
     def ask_for_fingerprint(self) -> dict:
-        """Return what FINGERPRINT gives; refuse to grade where the kernel cannot import the project's own copies."""
+        """Return what FINGERPRINT gives; refuse to grade where other modules are imported."""
         answer = self.quietly("", fingerprint=FINGERPRINT)["user_expressions"]["fingerprint"]
         if answer["status"] != "ok":
             if self.fingerprint is not None:
@@ -334,12 +335,13 @@ class Judge(Execute):
         return fingerprint
 
     def refuse(self, why: str):
-        """End grading, with nothing graded wrongly left behind: the fault is this machine's and not the student's."""
+        """End grading, and leave nothing graded wrongly: the fault is the machine's."""
         shutil.rmtree(self.folder)
         python = get_kernel_spec("python3").argv[0]
         raise SystemExit(
-            f"Grading stopped: {python if os.path.isabs(python) else sys.executable}, the Python of the kernels, cannot check exercises "
-            f"({why}). Run nbgrader with the Python that has the project, .venv/bin/python -m nbgrader, say."
+            f"Grading stopped: {python if os.path.isabs(python) else sys.executable} cannot check "
+            f"exercises ({why}). Run nbgrader with the Python in which the project's requirements "
+            "are installed: .venv/bin/python -m nbgrader, say."
         )
 
 
@@ -348,11 +350,11 @@ def fail(name: str, said: str) -> NotebookNode:
     return new_output("error", ename=name, evalue=said, traceback=[f"{name}: {said}"])
 
 
-# ---- What a student reads --------------------------------------------------------------------------------------------
+# ---- What a student reads ------------------------------------------------------------------------
 
 
 class Feedback(NbGraderPreprocessor):
-    """Prepare a feedback page: every check with its claim, its verdict and its points, and every answer."""
+    """Prepare a feedback page: every check by its claim, with verdict and points, by answer."""
 
     def preprocess(self, nb, resources):
         answers = {
@@ -388,11 +390,11 @@ def verdict(cell: NotebookNode) -> str:
     )
 
 
-# ---- What a teacher reads --------------------------------------------------------------------------------------------
+# ---- What a teacher reads ------------------------------------------------------------------------
 
 
 class ClassReport(CsvExportPlugin):
-    """Export grades.csv as nbgrader does; then print, and write to class_report.csv, the points and whom to look at."""
+    """Export grades.csv as nbgrader does; print the points and whom to look at, and write them."""
 
     def export(self, gradebook):
         super().export(gradebook)
@@ -430,7 +432,7 @@ def submitting(coursedir) -> Iterator[str]:
 
 
 def score_of(gradebook, lesson: str, assignment: str, student: str) -> float:
-    """Return a student's points for a lesson, 0 where there are none; a penalty for lateness is taken off."""
+    """Return a student's points for a lesson, less any penalty for lateness; 0 without a grade."""
     try:
         found = gradebook.find_submission_notebook(lesson, assignment, student)
     except MissingEntry:
@@ -489,7 +491,7 @@ def print_table(rows: list[list]):
         )
 
 
-# ---- A class side by side --------------------------------------------------------------------------------------------
+# ---- A class side by side ------------------------------------------------------------------------
 
 
 def load() -> NbGrader:

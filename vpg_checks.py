@@ -20,6 +20,7 @@ import math
 import os
 import re
 import symtable
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -1503,6 +1504,8 @@ def checking(exercise: Callable, claim: str, name: str):
         raise CheckFailed(
             f"{name}: the cell that you ran last did not define it, so this is an older version; what did it say?"
         )
+    if _leads_to_reference(exercise, name):
+        raise CheckFailed(f"{name}: it calls the reference, vpg_helpers.{name}; what that does is yours to write")
     claims = _passed.setdefault(exercise, set())
     claims.discard(claim)
     try:
@@ -1529,6 +1532,45 @@ def _is_older(exercise, name):
     cells = shell.user_ns.get("In", []) if shell and code else []
     written = [cell.strip() for cell in cells if re.search(rf"^def {name}\b", cell, flags=re.M)]
     return bool(written) and "".join(linecache.getlines(code.co_filename)).strip() != written[-1]
+
+
+def _leads_to_reference(function, name):
+    """Tell whether a function is vpg_helpers' own of that name, or calls it, under whatever name, in the notebook."""
+    to_see, seen = [function], set()
+    while to_see:
+        function = to_see.pop()
+        function = inspect.unwrap(getattr(function, "func", function))  # functools.partial has a func
+        code = getattr(function, "__code__", None)
+        if code and code.co_filename == vpg_helpers.__file__ and code.co_name == name:
+            return True
+        if code and code not in seen and function.__module__ == "__main__":
+            to_see += _mentioned(function)
+        seen.add(code)
+    return False
+
+
+def _mentioned(function):
+    """Return what the names in a function's code stand for in its notebook, and the names of modules there."""
+    code, known, mentioned = function.__code__, dict(function.__globals__), []
+    for part in ast.walk(ast.parse("".join(linecache.getlines(code.co_filename)))):
+        lines = (
+            [part.lineno, *(each.lineno for each in part.decorator_list)] if isinstance(part, ast.FunctionDef) else []
+        )
+        if isinstance(part, ast.Lambda):
+            lines = [part.lineno]
+        for node in ast.walk(part) if code.co_firstlineno in lines else []:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                for each in node.names:
+                    module = sys.modules.get(getattr(node, "module", each.name))
+                    value = getattr(module, each.name, None) if isinstance(node, ast.ImportFrom) else module
+                    known[each.asname or each.name] = value
+                    mentioned.append(value)
+            elif _is_name(node):
+                mentioned.append(known.get(node.id))
+            elif isinstance(node, ast.Attribute) and _is_name(node.value):
+                module = known.get(node.value.id)
+                mentioned.append(getattr(module, node.attr, None) if inspect.ismodule(module) else None)
+    return mentioned
 
 
 def _remark(said):

@@ -38,6 +38,7 @@ NOTEBOOKS = Path(__file__).resolve().parent
 ROOT = NOTEBOOKS.parent
 LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 EDITION = NOTEBOOKS / "exercises"
+MODULES = ("vpg_helpers.py", "vpg_pictures.py", "vpg_checks.py")
 # The README shows two pictures of the lessons: name -> (lesson, how its description begins).
 README_PICTURES = {
     "after_training.png": ("05_training.ipynb", "Animation, After training"),
@@ -258,7 +259,10 @@ def set_up(path: Path, cell: NotebookNode) -> list[NotebookNode]:
         raise ValueError(f"the set-up cell of {path.name} lacks a line `{imported}`")
     more = ", go_on, judge" + ", with_my_functions" * bool(names)
     cells = [
-        new_code_cell(cell.source.replace(imported, imported + more), metadata={"tags": ["setup"]})
+        new_code_cell(
+            cell.source.replace(imported, imported + more),
+            metadata={"tags": ["setup"], "nbgrader": grading("setup")},
+        )
     ]
     if names:
         said = "Where your own functions of earlier lessons were kept, `vpg` holds them:"
@@ -298,6 +302,7 @@ def make_exercise(
             )
         metadata = {
             "tags": ["check"],
+            "claim": f"`{name}` {claims[number - 1]}",
             "nbgrader": grading(f"check_{name}_{number}", points[number - 1]),
         }
         cells += [new_markdown_cell("\n\n".join(text)), new_code_cell(line, metadata=metadata)]
@@ -336,6 +341,7 @@ def make_question(text: str, settings: dict) -> list[NotebookNode]:
             f'judge(\n    "{name}",\n    {name},\n    "{sealed}",\n)',
             metadata={
                 "tags": ["check"],
+                "claim": f"the question `{name}`",
                 "jupyter": {"source_hidden": True},
                 "nbgrader": grading(f"check_{name}", settings["points"][0]),
             },
@@ -364,6 +370,9 @@ def without_spoilers(cell: NotebookNode, follows_question: bool) -> NotebookNode
     ]
     tags = [tag for tag in cell.metadata.get("tags", []) if tag != "nbval-ignore-output"]
     kept = {"jupyter": cell.metadata["jupyter"]} if "jupyter" in cell.metadata else {}
+    if "setup" in tags:
+        # Checks lean on it, so that it is locked.
+        kept["nbgrader"] = grading(f"setup_{cell.id}".replace("-", "_"))
     copied = new_code_cell(cell.source, metadata=kept | ({"tags": tags} if tags else {}))
     copied.outputs = [
         NotebookNode(each, **({"execution_count": None} if "execution_count" in each else {}))
@@ -435,7 +444,10 @@ def write_edition(folder: Path, with_reference: bool = True) -> None:
 
 
 def write_class(folder: Path) -> None:
-    """Write the edition without folded references to COURSE/source/NAME, the settings to COURSE.
+    """Write the edition without folded references and the modules to COURSE/source/NAME.
+
+    What grades goes to COURSE. The modules travel with the notebooks: students need not install the
+    project, and the course's copies replace what a submission holds under these names.
 
     Raises SystemExit where the folder is no such folder, or the course has settings of its own.
     """
@@ -449,6 +461,10 @@ def write_class(folder: Path) -> None:
             f"{theirs} holds other settings; put those of {ours} into it, or move it aside"
         )
     write_edition(folder, with_reference=False)
+    for name in MODULES:
+        write_if_changed(folder / name, (ROOT / name).read_bytes())
+    for path in [EDITION / "vpg_grading.py", *(EDITION / "templates").rglob("*.*")]:
+        write_if_changed(folder.parents[1] / path.relative_to(EDITION), path.read_bytes())
     if not theirs.exists():
         shutil.copy(ours, theirs)
 

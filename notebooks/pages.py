@@ -4,12 +4,13 @@ import posixpath
 import re
 from pathlib import Path
 
-from latex2mathml.converter import convert
+from math_core import LatexToMathML
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from standalone import BADGE_LINE, ROOT, address, mend_links
 
+DRAW = LatexToMathML().convert_with_local_state
 TEMPLATES = Path(__file__).parent  # the page's own is in the folder page/
 HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"')
 
@@ -19,15 +20,17 @@ class Renderer(IPythonRenderer):
 
     def inline_math(self, body):
         """Draw a formula in the line."""
-        return convert(body)
+        return DRAW(body, displaystyle=False)
 
     def block_math(self, body):
         """Draw a formula on a line of its own."""
-        return convert(body, display="block")
+        return DRAW(body, displaystyle=True)
 
     def block_html(self, html):
         """Draw the formulas in HTML, a folded answer say, which Markdown leaves as it is."""
-        return super().block_html(re.sub(r"\$([^$\n]+)\$", lambda match: convert(match[1]), html))
+        return super().block_html(
+            re.sub(r"\$([^$\n]+)\$", lambda match: DRAW(match[1], displaystyle=False), html)
+        )
 
 
 def render_text(text: str) -> str:

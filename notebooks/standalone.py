@@ -136,13 +136,13 @@ def without_other_claims(source: str, notebook: str) -> str:
             definitions[node] = node.name if not claims else None
         if set(claims) & set(checked) or node not in definitions:
             waiting.append(node)
-    waiting += [node for node, name in definitions.items() if name in re.findall(r"\w+", notebook)]
-    used = set()
+    named, used = set(re.findall(r"\w+", notebook)), set()
+    waiting += [node for node, name in definitions.items() if name in named]
     while waiting:
-        node = waiting.pop()
-        used.add(node)
+        used.add(node := waiting.pop())
         names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-        waiting += [each for each in set(definitions) - used if definitions[each] in names]
+        reached = {each for each, name in definitions.items() if name in names}
+        waiting += reached - used - set(waiting)
     unused = set()
     for node in set(definitions) - used:
         first = min([node.lineno, *(each.lineno for each in node.decorator_list)])

@@ -4,6 +4,8 @@
     python notebooks/make.py notebooks/02_policy.ipynb  # this lesson, and all that is stale
     python notebooks/make.py --all                      # after a change to vpg_helpers.py, say
     python notebooks/make.py --for-class ~/course/source/vpg   # exercises, no folded references
+    python notebooks/make.py --alone FOLDER             # notebooks that work alone, in Colab say
+    python notebooks/make.py --site FOLDER              # pages to read, for any web server
 
 A lesson is stale when its code is no longer the code that was executed. A second execution of a
 lesson without training leaves the file byte for byte as it is: no times are recorded, no widget
@@ -31,14 +33,15 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
+from standalone import HIDDEN, make_standalone, with_badges
 
 from vpg_checks import CLAIMS, KEPT_FUNCTIONS
 
 NOTEBOOKS = Path(__file__).resolve().parent
 ROOT = NOTEBOOKS.parent
 LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+COMPANION = sorted((NOTEBOOKS / "companion").glob("[0-9][0-9]_*.ipynb"))
 EDITION = NOTEBOOKS / "exercises"
-MODULES = ("vpg_helpers.py", "vpg_pictures.py", "vpg_checks.py")
 # The README shows two pictures of the lessons: name -> (lesson, how its description begins).
 README_PICTURES = {
     "after_training.png": ("05_training.ipynb", "Animation, After training"),
@@ -312,11 +315,10 @@ def make_exercise(
         "The next cell goes on with your function if it has passed, and with the reference if not."
     )
     call = f'go_on(\n    "{name}",\n    globals(),\n    "{seal(cell.source)}",\n)'
-    hidden = {"jupyter": {"source_hidden": True}, "nbgrader": grading(f"go_on_{name}")}
     return [
         *cells,
         new_markdown_cell(reference * with_reference + ways_on),
-        new_code_cell(call, metadata=hidden),
+        new_code_cell(call, metadata=HIDDEN | {"nbgrader": grading(f"go_on_{name}")}),
     ]
 
 
@@ -339,10 +341,10 @@ def make_question(text: str, settings: dict) -> list[NotebookNode]:
         new_markdown_cell("And what comes of it:"),
         new_code_cell(
             f'judge(\n    "{name}",\n    {name},\n    "{sealed}",\n)',
-            metadata={
+            metadata=HIDDEN
+            | {
                 "tags": ["check"],
                 "claim": f"the question `{name}`",
-                "jupyter": {"source_hidden": True},
                 "nbgrader": grading(f"check_{name}", settings["points"][0]),
             },
         ),
@@ -386,7 +388,7 @@ def edit(path: Path, lesson: NotebookNode, place: int) -> str:
     source = lesson.cells[place].source
     if place == 0:
         welcome = WELCOME.format(lesson=path.name, **weigh(lesson)).replace("\n", " ").strip()
-        return f"{source}\n\n{welcome}"
+        return with_badges(f"{source}\n\n{welcome}", f"{EDITION.name}/{path.name}")
     if "question" in lesson.cells[place - 1].metadata and "##" not in source:
         return AFTERWARDS.format(source)
     return source.replace("**Predict first.**", "**Predict first** (no points).")
@@ -461,16 +463,60 @@ def write_class(folder: Path) -> None:
             f"{theirs} holds other settings; put those of {ours} into it, or move it aside"
         )
     write_edition(folder, with_reference=False)
-    for name in MODULES:
-        write_if_changed(folder / name, (ROOT / name).read_bytes())
+    for path in ROOT.glob("vpg_*.py"):
+        write_if_changed(folder / path.name, path.read_bytes())
     for path in [EDITION / "vpg_grading.py", *(EDITION / "templates").rglob("*.*")]:
         write_if_changed(folder.parents[1] / path.relative_to(EDITION), path.read_bytes())
     if not theirs.exists():
         shutil.copy(ours, theirs)
 
 
+def write_badges() -> None:
+    """Put the badges that the project's address allows on README and lessons, and no others."""
+    readme = ROOT / "README.md"
+    write_if_changed(
+        readme, with_badges(readme.read_text(encoding="utf-8"), LESSONS[0].name).encode()
+    )
+    for path in LESSONS + COMPANION:
+        lesson = read(path)
+        lesson.cells[0].source = with_badges(lesson.cells[0].source, name_of(path))
+        write_if_changed(path, (nbformat.writes(lesson) + "\n").encode())
+
+
+def name_of(path: Path) -> str:
+    """Return a lesson's name from notebooks/ on, as an address has it."""
+    return path.relative_to(NOTEBOOKS).as_posix()
+
+
+def write_alone(folder: Path) -> None:
+    """Write all lessons and all exercises as notebooks that work alone."""
+    notebooks = {name_of(path): read(path) for path in LESSONS + COMPANION}
+    for path in LESSONS + COMPANION:
+        if exercises_of(read(path)):
+            notebooks[f"{EDITION.name}/{path.name}"] = make_edition(path)
+    for name, notebook in notebooks.items():
+        alone = nbformat.writes(make_standalone(notebook, name)) + "\n"
+        write_if_changed(folder / name, alone.encode())
+
+
+def write_site(folder: Path) -> None:
+    """Write the beginning of the README, all lessons and the companion's map as pages."""
+    from pages import make_site  # what only this needs is an extra, [site]
+
+    begin = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Start")[0]
+    texts = {"README.md": begin.replace("](notebooks/", "](")}
+    for path in (NOTEBOOKS / "companion").glob("README.md"):
+        texts[name_of(path)] = path.read_text(encoding="utf-8")
+    maps = {
+        name: nbformat.v4.new_notebook(cells=[new_markdown_cell(text)])
+        for name, text in texts.items()
+    }
+    notebooks = maps | {name_of(path): read(path) for path in LESSONS + COMPANION}
+    make_site(notebooks, folder)
+
+
 def main() -> None:
-    """Execute lessons, then make what is made out of them; or make a class's exercises alone."""
+    """Execute lessons, then make what is made out of them; or write another edition alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "lessons", type=Path, nargs="*", help="lessons to execute, whatever they are"
@@ -482,9 +528,20 @@ def main() -> None:
         metavar="FOLDER",
         help="only write exercises without references there",
     )
+    parser.add_argument(
+        "--alone", type=Path, metavar="FOLDER", help="only write notebooks that work alone there"
+    )
+    parser.add_argument(
+        "--site", type=Path, metavar="FOLDER", help="only write pages to read there"
+    )
     settings = parser.parse_args()
     if settings.for_class:
         write_class(settings.for_class.resolve())
+    if settings.alone:
+        write_alone(settings.alone.resolve())
+    if settings.site:
+        write_site(settings.site.resolve())
+    if settings.for_class or settings.alone or settings.site:
         return
     named = [path.resolve() for path in settings.lessons]
     for path in LESSONS + [path for path in named if path not in LESSONS]:
@@ -492,6 +549,7 @@ def main() -> None:
             start = time.perf_counter()
             execute(path)
             print(f"{path.name} executed in {time.perf_counter() - start:.1f} s", flush=True)
+    write_badges()
     write_edition(EDITION)
     for name in README_PICTURES:
         write_if_changed(ROOT / ".github" / name, picture_from_lesson(name))

@@ -208,11 +208,10 @@ RANDOM_BLOCK = 50  # time steps whose random numbers are drawn together: one cal
 
 
 class Episodes(NamedTuple):
-    """Whole episodes, one after the other, with all their steps.
+    """Whole episodes, one after the other: observations (steps, 4); actions, rewards (steps,); lengths (episodes,).
 
-    Per step: observations (steps, 4), actions (steps,) and rewards (steps,). Per episode: lengths (episodes,);
-    terminated (episodes,), False where the clock cut the episode; last_observations (episodes, 4), what the last
-    step led to: the observation whose value a cut episode still had to come.
+    terminated (episodes,) is False where the clock cut an episode; last_observations (episodes, 4) are those that
+    the last actions led to.
     """
 
     observations: np.ndarray
@@ -251,11 +250,7 @@ def whole_return(episodes: Episodes) -> np.ndarray:
 
 def per_episode(weigh_rewards: Callable[[np.ndarray], np.ndarray]) -> Recipe:
     """Make a recipe of a function from the rewards of one episode to the weights of its steps."""
-
-    def weigh(episodes):
-        return np.concatenate([weigh_rewards(rewards) for rewards in episodes.split(episodes.rewards.copy())])
-
-    return weigh
+    return lambda episodes: np.concatenate([*map(weigh_rewards, episodes.split(episodes.rewards.copy()))])
 
 
 class _ZerosAndOnes(gym.spaces.MultiDiscrete):
@@ -328,10 +323,7 @@ def collect_episodes(
 
 
 def take_gradient_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    episodes: Episodes,
-    weigh: Recipe = whole_return,
+    model: nn.Module, optimizer: torch.optim.Optimizer, episodes: Episodes, weigh: Recipe = whole_return
 ):
     """Take the gradient step that train_one_epoch takes, on episodes that were collected before.
 

@@ -92,7 +92,7 @@ def test_poles_take_the_actions_that_gymnasium_s_take(action):
 
 
 def test_records_grow_with_the_time_that_is_played(trained):
-    """One pole for more than 256 time steps: nothing of the first ones is lost."""
+    """One pole for more than 512 time steps: nothing of the first ones is lost."""
     (episodes,) = collect([trained], [8], environments_each=1, max_timesteps=1_000)
     starts = np.stack([observations[0] for observations in episodes.split(episodes.observations)])
     assert len(episodes.actions) >= 1_000 and np.all(np.abs(starts) <= 0.05)
@@ -185,6 +185,17 @@ def test_gradient_step_is_the_plain_functions_step(trained, weigh, weigh_rewards
     vpg.take_gradient_step(trained, torch.optim.SGD(trained.parameters(), lr=0.0), episodes, weigh)
     for parameter, gradient in zip(trained.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_step_validates_the_loss_and_leaves_validation_on():
+    (episodes,) = collect([seeded_model()], [0], environments_each=1, max_timesteps=1)
+    broken = seeded_model()
+    with torch.no_grad():
+        broken[2].bias[0] = torch.nan
+    with pytest.raises(ValueError, match="pseudo-loss is nan: the model gives nan"):
+        vpg.take_gradient_step(broken, torch.optim.SGD(broken.parameters(), lr=1.0), episodes)
+    with pytest.raises(ValueError, match="constraint"):
+        torch.distributions.Categorical(logits=torch.tensor([torch.nan, 0.0]))
 
 
 def test_recipes_by_hand():

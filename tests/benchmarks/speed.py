@@ -4,8 +4,9 @@
     python tests/benchmarks/speed.py --repeats 1
 
 Every rate is in counted environment steps: steps of episodes that enter a gradient, and no resets. All rows are
-measured in one process, in turns, and given as medians; ratios are to the plain loop of lesson 05. Times differ
-by machine and by what else it does; ratios differ less.
+measured in one process, in turns, and given as medians; ratios are to the plain loop of lesson 05. Seconds are
+CPU seconds of the one thread that computes, since a busy machine stretches those least. Times differ by machine
+and by what else it does; ratios differ less.
 """
 
 import argparse
@@ -27,9 +28,9 @@ def measure(repeats, **runs):
     results = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = time.process_time()
             steps = run()
-            results[name].append((time.perf_counter() - start, steps))
+            results[name].append((time.process_time() - start, steps))
     return {name: tuple(map(statistics.median, zip(*pairs, strict=True))) for name, pairs in results.items()}
 
 
@@ -75,10 +76,10 @@ def bare_environment_rate(number_of_environments, steps=2_000):
     env, random = vpg.make_cartpoles(number_of_environments), np.random.default_rng(0)
     env.reset(seed=0)
     actions = random.integers(2, size=(100, number_of_environments))
-    start = time.perf_counter()
+    start = time.process_time()
     for step in range(steps):
         env.step(actions[step % 100])
-    return steps * number_of_environments / (time.perf_counter() - start)
+    return steps * number_of_environments / (time.process_time() - start)
 
 
 class Stopwatch:
@@ -89,11 +90,11 @@ class Stopwatch:
 
     def wrap(self, function):
         def timed(*arguments, **settings):
-            start = time.perf_counter()
+            start = time.process_time()
             try:
                 return function(*arguments, **settings)
             finally:
-                self.seconds += time.perf_counter() - start
+                self.seconds += time.process_time() - start
 
         return timed
 
@@ -118,6 +119,22 @@ def split_of_time(number_of_seeds):
     parts = {"environment": environment, "policy": policy, "gradient": gradient}
     shares = {name: watch.seconds / everything.seconds for name, watch in parts.items()}
     return {**shares, "bookkeeping": 1 - sum(shares.values())}
+
+
+def weights_shares(repeats):
+    """Return recipe -> share of a gradient step that its weights take, on a new model's batch: many short episodes."""
+    model = vpg.create_model(4, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-9)
+    (episodes,) = vpg.collect_episodes(vpg.make_cartpoles(32), [model], [np.random.default_rng(0)])
+    reward_to_go = vpg.per_episode(lambda rewards: np.cumsum(rewards[::-1])[::-1])
+
+    def weights_and_step(weigh):
+        watch, step = Stopwatch(), Stopwatch()
+        for _ in range(20 * repeats):
+            step.wrap(vpg.take_gradient_step)(model, optimizer, episodes, watch.wrap(weigh))
+        return watch.seconds / step.seconds
+
+    return {"whole return": weights_and_step(vpg.whole_return), "reward-to-go": weights_and_step(reward_to_go)}
 
 
 def peak_memory():
@@ -163,6 +180,9 @@ def main():
     print("\nwhere the time goes")
     for count in counts:
         print(f"{count:2d} seeds: " + ", ".join(f"{name} {part:.0%}" for name, part in split_of_time(count).items()))
+
+    for name, part in weights_shares(repeats).items():
+        print(f"weights of a gradient step, {name}: {part:.1%}")
 
     print("\nhow the time grows (exponent; 1 is proportional, 0 is free)")
     print(f"with seeds, 1 to 32:          {exponent(counts, [rows[name][0] for name in list(rows)[2:]]):.2f}")

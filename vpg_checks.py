@@ -1052,13 +1052,7 @@ def _(train_one_epoch):
         f"the parameters should move by {right.norm():.4f}, got a move of {got.norm():.4f}: {unlike}"
     )
     # Returns from tiny to huge, of either sign; a policy that is sure of much; more actions and features.
-    worlds = [
-        (3, 2, 0.01, 200, 0),
-        (6, 3, 1.0, 50, 0),
-        (5, 40, 2_000.0, 200, 0),
-        (2, 2, 1.0, 1, 0),
-        (3, 4, 1.0, 1, 550),
-    ]
+    worlds = [(3, 2, 0.01, 60, 0), (6, 3, 1.0, 110, 0), (5, 40, 2_000.0, 60, 0), (2, 2, 1.0, 1, 0), (3, 4, 1.0, 1, 501)]
     for features, sides, scale, budget, length in worlds:
         script, model = Script(features, sides, True, scale, length), vpg_helpers.create_model(features, sides, 16)
         start, optimizer = copy.deepcopy(redraw(model, 0.6)), torch.optim.SGD(model.parameters(), lr=1 / scale)

@@ -263,7 +263,7 @@ CLASS = {
     "replaces_judge": Student(replace_the_judge, nothing, "replaced what judges: vpg_checks.checking"),
     "changes_set_up": Student(edit(change_set_up), first_only, "changed and put back: setup"),
 }
-CORE = ["kills_kernel", "copies_cell", "deletes_checks", "text_for_notebook", "calls_reference", "replaces_judge"]
+CORE = ["kills_kernel", "copies_cell", "text_for_notebook", "replaces_judge"]
 
 
 @pytest.mark.parametrize("names", [CORE, pytest.param([*CLASS], marks=pytest.mark.slow)], ids=["core", "whole class"])

@@ -35,7 +35,7 @@ from nbgrader.api import MissingEntry
 from nbgrader.apps import NbGraderAPI
 from nbgrader.apps.baseapp import NbGrader
 from nbgrader.plugins import CsvExportPlugin
-from nbgrader.preprocessors import Execute, NbGraderPreprocessor
+from nbgrader.preprocessors import Execute, GetGrades, NbGraderPreprocessor
 from nbgrader.utils import has_failed, is_grade, is_solution
 
 PROJECT = ("vpg_helpers", "vpg_pictures", "vpg_checks")
@@ -367,10 +367,11 @@ def fail(name: str, said: str) -> NotebookNode:
 # ---- What a student reads ------------------------------------------------------------------------
 
 
-class Feedback(NbGraderPreprocessor):
+class Feedback(GetGrades):
     """Prepare a feedback page: every check by its claim, with verdict and points, by answer."""
 
     def preprocess(self, nb, resources):
+        nb, resources = super().preprocess(nb, resources)
         answers = {
             identifier(cell): {"cell": cell, "checks": []} for cell in nb.cells if is_solution(cell)
         }

@@ -427,7 +427,7 @@ class ClassReport(CsvExportPlugin):
                 rows.append([student, *scores, sum(scores), assignment.max_score, "; ".join(notes)])
                 ungraded += [student] * any("NOT GRADED" in note for note in notes)
             header = ["student", *lessons, "total", "of", "look at"]
-            with open("class_report.csv", "w", newline="") as file:
+            with open(f"class_report_{assignment.name}.csv", "w", newline="") as file:
                 csv.writer(file).writerows([header, *rows])
             print_table(
                 [

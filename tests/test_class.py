@@ -49,7 +49,7 @@ class Course:
 
     def grades(self):
         """Return the class report, by student; the points as numbers."""
-        with (self.course / "class_report.csv").open() as report:
+        with (self.course / "class_report_vpg.csv").open() as report:
             return {row["student"]: row | {"total": float(row["total"])} for row in csv.DictReader(report)}
 
     def lost(self, student):
@@ -263,7 +263,7 @@ CLASS = {
     "replaces_judge": Student(replace_the_judge, nothing, "replaced what judges: vpg_checks.checking"),
     "changes_set_up": Student(edit(change_set_up), first_only, "changed and put back: setup"),
 }
-CORE = ["kills_kernel", "copies_cell", "deletes_checks", "text_for_notebook", "calls_reference", "replaces_judge"]
+CORE = ["kills_kernel", "copies_cell", "text_for_notebook", "replaces_judge"]
 
 
 @pytest.mark.parametrize("names", [CORE, pytest.param([*CLASS], marks=pytest.mark.slow)], ids=["core", "whole class"])

@@ -44,11 +44,7 @@ c.IgnorePattern.pattern = "."
 # Grading makes my_agent.py anew, from what passes.
 c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "my_agent*"]
 
-c.GenerateFeedback.preprocessors = [
-    "nbgrader.preprocessors.GetGrades",
-    "vpg_grading.Feedback",
-    "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
-]
+c.GenerateFeedback.preprocessors = ["vpg_grading.Feedback"]
 c.HTMLExporter.extra_template_basedirs = [
     str(COURSE / "templates"),
     str(Path(nbgrader.__file__).parent / "server_extensions/formgrader/templates"),

@@ -35,7 +35,7 @@ from nbgrader.api import MissingEntry
 from nbgrader.apps import NbGraderAPI
 from nbgrader.apps.baseapp import NbGrader
 from nbgrader.plugins import CsvExportPlugin
-from nbgrader.preprocessors import Execute, NbGraderPreprocessor
+from nbgrader.preprocessors import Execute, GetGrades, NbGraderPreprocessor
 from nbgrader.utils import has_failed, is_grade, is_solution
 
 PROJECT = ("vpg_helpers", "vpg_pictures", "vpg_checks")
@@ -66,9 +66,15 @@ def identifier(cell: NotebookNode) -> str:
     return cell.metadata.get("nbgrader", {}).get("grade_id", "")
 
 
-def answered_by(name: str) -> str:
+def answered_by(name: str, blanks: set[str]) -> str:
     """Return the blank that a cell belongs to: get_policy for check_get_policy_1."""
-    return re.sub(r"^go_on_", "", re.sub(r"^check_(.*?)(_\d)?$", r"\1", name))
+    name = re.sub(r"^(check|go_on)_", "", name)
+    return name if name in blanks else re.sub(r"_\d+$", "", name)
+
+
+def blanks_of(notebook: NotebookNode) -> set[str]:
+    """Return the names of a notebook's blanks."""
+    return {identifier(cell) for cell in notebook.cells if is_solution(cell)}
 
 
 # ---- A submission becomes the released notebook with the student's answers -----------------------
@@ -241,6 +247,7 @@ class Judge(Execute):
             f"{name} hides an installed module: removed" for name in remove_shadows(folder)
         ]
         self.cells, self.running = nb.cells, places_to_run(nb.cells)
+        self.blanks = blanks_of(nb)
         self.blamed: dict[int, str] = {}  # cells that ended the kernel, and how
         while True:
             self.place, self.fingerprint, self.replaced = None, None, []
@@ -261,7 +268,7 @@ class Judge(Execute):
             "would not stop" if isinstance(error, CellTimeoutError) else "ended the Python process"
         )
         names = [identifier(cell) for cell in self.cells]
-        name = answered_by(names[self.place])
+        name = answered_by(names[self.place], self.blanks)
         guilty = (
             names.index(name) if name in names and self.place not in self.blamed else self.place
         )
@@ -278,10 +285,15 @@ class Judge(Execute):
             self.fingerprint = self.ask_for_fingerprint()
         name = identifier(cell)
         answers = {identifier(self.cells[place]): how for place, how in self.blamed.items()}
-        how = self.blamed.get(index) or (answers.get(answered_by(name)) if is_grade(cell) else None)
+        how = self.blamed.get(index) or (
+            answers.get(answered_by(name, self.blanks)) if is_grade(cell) else None
+        )
         if how:
             cell.outputs = [
-                fail("CheckFailed", f"{answered_by(name)}: it {how}; it was not run again")
+                fail(
+                    "CheckFailed",
+                    f"{answered_by(name, self.blanks)}: it {how}; it was not run again",
+                )
             ]
         elif index not in self.running:
             cell.outputs = [
@@ -296,7 +308,9 @@ class Judge(Execute):
                 self.quietly(IMPORT_THE_JUDGE)
             cell, resources = super().preprocess_cell(cell, resources, index)
             if any(output.get("ename") == "CellTimeoutError" for output in cell.outputs):
-                self.notes.append(f"{answered_by(name)} did not end within {self.timeout} s")
+                self.notes.append(
+                    f"{answered_by(name, self.blanks)} did not end within {self.timeout} s"
+                )
             if is_grade(cell):
                 self.compare_fingerprint(cell)
         return cell, resources
@@ -353,16 +367,17 @@ def fail(name: str, said: str) -> NotebookNode:
 # ---- What a student reads ------------------------------------------------------------------------
 
 
-class Feedback(NbGraderPreprocessor):
+class Feedback(GetGrades):
     """Prepare a feedback page: every check by its claim, with verdict and points, by answer."""
 
     def preprocess(self, nb, resources):
+        nb, resources = super().preprocess(nb, resources)
         answers = {
             identifier(cell): {"cell": cell, "checks": []} for cell in nb.cells if is_solution(cell)
         }
         for cell in nb.cells:
             if is_grade(cell):
-                name = answered_by(identifier(cell))
+                name = answered_by(identifier(cell), set(answers))
                 check = {
                     "claim": cell.metadata.get("claim", identifier(cell)),
                     "said": verdict(cell),
@@ -412,7 +427,7 @@ class ClassReport(CsvExportPlugin):
                 rows.append([student, *scores, sum(scores), assignment.max_score, "; ".join(notes)])
                 ungraded += [student] * any("NOT GRADED" in note for note in notes)
             header = ["student", *lessons, "total", "of", "look at"]
-            with open("class_report.csv", "w", newline="") as file:
+            with open(f"class_report_{assignment.name}.csv", "w", newline="") as file:
                 csv.writer(file).writerows([header, *rows])
             print_table(
                 [

@@ -499,7 +499,7 @@ def test_the_oldest_and_the_newest_releases_serve(tmp_path, python, resolution):
     there = tmp_path / "venv/bin/python"
     options = ["--python", there, "--find-links", TORCH, "--override", tmp_path / "override.txt"]
     said = run(*UV, "pip", "install", *options, "--resolution", resolution, *project["dependencies"])
-    if "+cpu" in said.stderr + TORCH and "Failed to fetch" in said.stderr:
+    if said.returncode and TORCH in said.stderr:
         pytest.skip("no build of PyTorch for CPUs can be had here")
     assert said.returncode == 0, said.stderr
     tools = ["pytest", "nbval", "ipykernel", "pyyaml", "packaging", "tomli"]

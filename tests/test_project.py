@@ -80,7 +80,7 @@ def test_the_helper_needs_no_picture_no_widget_and_no_notebook():
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     unwanted = {"matplotlib", "PIL", "IPython", "ipywidgets", "vpg_pictures", "vpg_checks"}
     assert "vpg_helpers" in said.stdout.split() and not unwanted & set(said.stdout.split())
-    assert len((ROOT / "vpg_helpers.py").read_text().splitlines()) <= 450
+    assert len((ROOT / "vpg_helpers.py").read_text().splitlines()) <= 550
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def get_action(policy: Categorical) -> tuple[np.ndarray, Tensor]:
 def calculate_loss(log_probabilities: Tensor, weights: Tensor) -> Tensor:
     """Return the pseudo-loss, a scalar: minus the mean of log-probability times weight.
 
-    Both have shape (steps,). The loss's gradient points against the policy gradient; its value
-    measures nothing.
+    Both have shape (steps,), and come from episodes of the current policy. The loss's gradient
+    points against an estimate of the policy gradient; its value measures nothing.
 
     Raises TypeError for what is no tensor; ValueError for other shapes, no gradient, or weights that are no data.
     """
@@ -433,6 +433,39 @@ def _refuse_bad_batch(env, models, generators, max_timesteps):
     kinds = sorted({type(model).__name__ for model in models})
     if len(kinds) > 1:
         raise ValueError(f"the models are of {len(kinds)} kinds, {', '.join(kinds)}; give models of one kind")
+
+
+# ---- 3. The small world of lesson 4: all that can happen there can be listed -----------------------------------------
+
+# A pole that is upright (state 0), leaning (1) or fallen (2), to which an action waits (0) or pushes (1).
+START = np.array([0.8, 0.2])  # chances to start upright, leaning
+DYNAMICS = np.array(  # DYNAMICS[state, action, next state]
+    [[[0.7, 0.3, 0.0], [0.3, 0.6, 0.1]], [[0.0, 0.4, 0.6], [0.6, 0.2, 0.2]]]
+)
+
+
+def list_trajectories(steps: int = 4) -> tuple[list[list[tuple[int, int, int]]], np.ndarray]:
+    """List every trajectory of the small world, and how likely start and next states make it.
+
+    A trajectory is a list of (state, action, next state), over after a fall or these many steps. The chances have
+    shape (trajectories,); times the policy's probabilities of the actions taken, they are those of the trajectories.
+
+    Raises ValueError for steps that are not a whole number of 1 or more.
+    """
+    _refuse_bad_counts(steps=steps)
+    trajectories = _continue_from(0, steps) + _continue_from(1, steps)
+    chances = [START[each[0][0]] * math.prod(DYNAMICS[step] for step in each) for each in trajectories]
+    return trajectories, np.array(chances)
+
+
+def _continue_from(state, steps_left):
+    if state == 2 or steps_left == 0:
+        return [[]]
+    return [
+        [(state, action, next_state), *rest]
+        for action, next_state in np.argwhere(DYNAMICS[state] > 0).tolist()
+        for rest in _continue_from(next_state, steps_left - 1)
+    ]
 
 
 def main(arguments: Sequence[str] | None = None):

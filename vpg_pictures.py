@@ -97,11 +97,11 @@ def plot_cart(observation: Sequence[float], ax: Axes | None = None) -> Figure:
     ax.plot([position, position], [0.2, 1.2], color=GRAY, lw=1, ls=":")
     arrow = {"arrowstyle": "-|>", "color": "black"}
     ax.annotate("", (position + 0.3 + velocity, 0.1), (position + 0.27, 0.1), arrowprops=arrow)
-    ax.text(position + 0.35, -0.05, f"ẋ = {velocity:.2f} m/s", va="top")
+    ax.text(position + 0.35, -0.05, f"velocity {velocity:.2f} m/s", va="top")
     ax.annotate("", (tip[0] + angular_velocity, tip[1]), tip, arrowprops=arrow)
-    ax.text(tip[0] + 0.12, tip[1] + 0.04, f"θ̇ = {angular_velocity:.2f} rad/s", va="bottom")
-    ax.text(position - 0.1, 0.8, f"θ = {angle:.2f} rad", ha="right")
-    ax.text(position - 0.3, -0.05, f"x = {position:.2f} m", va="top", ha="right")
+    ax.text(tip[0] + 0.12, tip[1] + 0.04, f"angular velocity {angular_velocity:.2f} rad/s", va="bottom")
+    ax.text(position - 0.1, 0.8, f"angle {angle:.2f} rad", ha="right")
+    ax.text(position - 0.3, -0.05, f"position {position:.2f} m", va="top", ha="right")
     for end in (-TRACK_END, TRACK_END):
         ax.plot([end, end], [-0.1, 0.3], color=GRAY, lw=1, ls="--")
         ax.text(end, 0.35, f"{end:+.1f} m", ha="center", color=GRAY)

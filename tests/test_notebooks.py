@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 from make import (
     ANSWER,
     LESSONS,
@@ -25,6 +27,7 @@ from make import (
 )
 from nbclient.exceptions import CellExecutionError
 
+import vpg_helpers as vpg
 from vpg_checks import CLAIMS, KEPT_FUNCTIONS
 
 MACHINE = re.compile(r"/home/|/root/|/tmp/|/Users/|\\Users\\|0x[0-9a-f]{6,}|site-packages")
@@ -62,6 +65,14 @@ def test_lesson_and_helper_define_the_same_function(name):
     (taught,) = [cell for lesson in map(read, LESSONS) for each, cell in exercises_of(lesson).items() if each == name]
     assert "_refuse_bad_" in ast.unparse(helper) and "_refuse_bad_" not in taught.source
     assert taught_part(functions(taught.source)[name]) == taught_part(helper)
+
+
+def test_lesson_4_and_helper_list_the_same_small_world():
+    namespace = {"np": np, "torch": torch}
+    for cell in code_cells(read(NOTEBOOKS / "04_pseudo_loss.ipynb"), "setup")[1:3]:
+        exec(cell.source, namespace)
+    assert np.array_equal(namespace["START"], vpg.START) and np.array_equal(namespace["DYNAMICS"], vpg.DYNAMICS)
+    assert namespace["trajectories"] == vpg.list_trajectories()[0]
 
 
 def test_the_helper_s_six_functions_stand_together_and_in_order():

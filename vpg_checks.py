@@ -13,6 +13,7 @@ import copy
 import functools
 import importlib.util
 import inspect
+import io
 import itertools
 import json
 import linecache
@@ -187,6 +188,7 @@ def _(count_parameters):
         expect_value(count_parameters(inputs, hidden_units, outputs), expected, said)
 
 
+LOST = "the logits do not carry the gradient of all parameters: no detach, no_grad or .data on the way"
 NOT_REGISTERED = "the layers are not registered: nn.Sequential does it, and attributes of an nn.Module"
 
 
@@ -194,6 +196,7 @@ NOT_REGISTERED = "the layers are not registered: nn.Sequential does it, and attr
 def _(create_model):
     model, batch = create_model(4, 2), torch.randn(100, 4)
     expect_type(model, nn.Module, "an nn.Module")
+    model.train()  # where dropout drops
     logits = model(batch)
     expect_shape(logits, (100, 2), "expected logits of shape (100, 2), got {}")
     assert torch.equal(model(batch), logits), "asked twice, it answers in two ways: no dropout"
@@ -210,6 +213,41 @@ def _(create_model):
     )
     for sizes in [(4, 2, 32), (3, 7, 5), (6, 3, 2), (5, 40, 9)]:
         expect_network(create_model(*sizes), *sizes)
+    expect_one_bend(redraw(create_model(4, 30, 1)))
+
+
+def expect_one_bend(model):
+    """Assert that the logits are those of one hidden unit with a ReLU, however its parameters are laid out.
+
+    Along a ray, far out, half of the observations leave such a unit at 0, and the others make it grow in a straight
+    line. With thirty actions some output weights are positive, and some negative.
+    """
+    if sum(parameter.numel() for parameter in model.parameters()) != 65:
+        return  # it has other layers, and the next claim counts them
+    rays = torch.randn(400, 4)
+    first, second, third = [model(distance * rays) for distance in (1e4, 2e4, 3e4)]
+    growing = (second - first).abs().amax(dim=-1) > 10
+    share = growing.float().mean()
+    assert share > 0.1, "with one hidden unit and huge inputs no logit grows: nothing may squash them"
+    assert share < 0.9, "with one hidden unit every input moves the logits: is the ReLU, max(h, 0), missing?"
+    assert is_close_in_length(third - second, second - first), "with one hidden unit the logits bend far out, too"
+    assert first.min() < -10 and first.max() > 10, "no logit is ever positive, or none negative: hand them on"
+    near, middle, far = [model(distance * rays) for distance in (0.9, 1.0, 1.1)]
+    curved = (near + far - 2 * middle).abs().amax(dim=-1) > 1e-5 * middle.abs().max()
+    assert curved.float().mean() < 0.3, "with one hidden unit the logits are curved: max(h, 0) has straight pieces"
+    weights = torch.randn(400, 30)
+    gradient = torch.autograd.grad((model(rays) * weights).sum(), model.parameters(), allow_unused=True)
+    assert all(part is not None for part in gradient), LOST
+    for _ in range(3):
+        nudge, ends = [torch.randn_like(parameter) for parameter in model.parameters()], []
+        for sign in (1, -1):
+            nudged = copy.deepcopy(model)
+            with torch.no_grad():
+                for parameter, move in zip(nudged.parameters(), nudge, strict=True):
+                    parameter += sign * 0.003 * move
+                ends.append((nudged(rays).double() * weights).sum())
+        slope = (flatten(gradient) * flatten(nudge)).sum()
+        assert abs((ends[0] - ends[1]) / 0.006 - slope) < 0.1 * flatten(gradient).norm(), LOST
 
 
 def expect_network(model, inputs, outputs, hidden_units):
@@ -221,7 +259,6 @@ def expect_network(model, inputs, outputs, hidden_units):
     found = {tuple(sorted(size for size in parameter.shape if size > 1)): parameter for parameter in model.parameters()}
     if {*found} != {tuple(sorted(size)) for size in sizes} or len(found) != len([*model.parameters()]):
         return  # it has other layers, and the next claim counts them
-    redraw(model)  # a start may be as small as one likes
     w1, b1, w2, b2 = [
         parameter.reshape(size) if parameter.shape[0] == size[0] or len(size) == 1 else parameter.T
         for size, parameter in ((size, found[tuple(sorted(size))]) for size in sizes)
@@ -230,6 +267,13 @@ def expect_network(model, inputs, outputs, hidden_units):
     def close(other):
         return bool(((got - other).abs() <= 1e-4 * other.abs().amax(dim=-1, keepdim=True) + 1e-5).all())
 
+    distinct = len(torch.unique(torch.cat([w1, b1[None]]).detach(), dim=1).T)
+    assert distinct == hidden_units, (
+        f"of its {hidden_units} hidden units {distinct} begin differently: alike they learn alike, so draw at random"
+    )
+    alive = ((torch.randn(200, inputs) @ w1 + b1) > 0).any(dim=0).float().mean()
+    assert alive > 0.1, "its hidden units begin at 0 for every observation, where a ReLU has no slope"
+    redraw(model)  # a start may be as small as one likes
     observations = torch.randn(60, inputs) * torch.logspace(-2, 6, 60)[:, None]  # near and far, where nothing is cut
     got = model(observations.clone())
     hidden = observations @ w1 + b1
@@ -249,14 +293,13 @@ def expect_network(model, inputs, outputs, hidden_units):
         f"with its own parameters the first logits should be max(W1 s + b1, 0) W2 + b2 = {wrong[0]}, got {wrong[1]}; "
         "with huge and tiny inputs it shows. Nothing else may happen on the way"
     )
-    lost = "the logits do not carry the gradient of all parameters: no detach, no_grad or .data on the way"
-    assert got.requires_grad, lost
+    assert got.requires_grad, LOST
     weights = torch.randn_like(expected) / expected.detach().abs().amax(dim=-1, keepdim=True)
     gradients = [
         torch.autograd.grad((logits * weights).sum(), found.values(), allow_unused=True) for logits in (got, expected)
     ]
-    assert all(gradient is not None for gradient in gradients[0]), lost
-    assert is_close_in_length(*map(flatten, gradients)), lost
+    assert all(gradient is not None for gradient in gradients[0]), LOST
+    assert is_close_in_length(*map(flatten, gradients)), LOST
 
 
 @claim("create_model", "has the sizes it is asked for")
@@ -316,7 +359,7 @@ def _(probability_of_right):
         "for random logits it differs from the softmax"
     )
     # Far out, where a bound would show; the tolerance is what 32 bits leave of 1 minus a small number.
-    for shape in [(), (2,), (7, 5), (1, 40)]:
+    for shape in [(), (2,), (7, 5), (1, 40), (1, 1)]:
         differences = (40 * torch.randn(shape)).clamp(-80, 80)
         differences.view(-1)[-1:] = 0
         got = probability_of_right(differences)
@@ -397,18 +440,28 @@ def _(get_policy):
     assert is_close(probabilities, expected, absolute=1e-5), (
         "each pair of logits should have its own softmax, over the last dimension"
     )
-    for shape, actions in [((1,), 2), ((1, 1), 3), ((6,), 5), ((3, 1), 2), ((2, 3, 4), 3)]:
-        model = redraw(vpg_helpers.create_model(shape[-1] + 1, actions))
-        observations = 10 * torch.randn(*shape, shape[-1] + 1)
+    for shape, actions in [((), 4), ((1,), 2), ((1, 1), 3), ((6,), 5), ((3, 1), 2), ((2, 3, 4), 3)]:
+        features = np.random.randint(1, 6)
+        model, observations = redraw(vpg_helpers.create_model(features, actions)), 10 * torch.randn(*shape, features)
         for given in (observations, observations.numpy()):
-            probabilities = get_policy(model, given).probs
+            policy, expected = get_policy(model, given), log_probabilities_of(model, observations)
             expect_shape(
-                probabilities,
+                policy.probs,
                 (*shape, actions),
                 f"{actions} actions, observations {tuple(observations.shape)}: got probabilities of shape {{}}",
             )
-            assert is_close(probabilities, log_probabilities_of(model, observations).exp(), relative=1e-3), (
+            assert is_close(policy.probs, expected.exp(), relative=1e-3), (
                 f"for observations of shape {tuple(observations.shape)} the probabilities differ from the softmax"
+            )
+            policy, expected = get_policy(model, given / 30), log_probabilities_of(model, observations / 30)
+            taken = Categorical(logits=expected).sample()
+            values = policy.log_prob(taken), expected.gather(-1, taken[..., None])
+            assert values[0].requires_grad, (
+                f"the gradient is lost for a {type(given).__name__} of shape {tuple(given.shape)}: no detach or no_grad"
+            )
+            gradients = [torch.autograd.grad(value.sum(), model.parameters()) for value in values]
+            assert is_close_in_length(*map(flatten, gradients), share=1e-2), (
+                "in a batch the gradient of the log-probabilities differs from autograd's: hand on all the logits"
             )
 
 
@@ -434,7 +487,7 @@ def _(gradient_of_log_probability):
         },
     )
     answers = []
-    for actions in (5, 2, 9):
+    for actions in (5, 2, 12):
         logits = (3 * torch.randn(actions)).requires_grad_()
         log_probability = torch.log_softmax(logits, dim=-1)
         for action in range(actions):
@@ -466,8 +519,16 @@ def _(get_action):
     assert abs(frequency - 0.75) < 5 * error, (
         f"right came up {frequency:.3f} of the time, expected 0.75: sample from the policy"
     )
+    for first, second in [(actions[::2], actions[1::2]), (actions[1:-1:2], actions[2::2]), np.split(actions, 2)]:
+        assert abs(np.corrcoef(first, second)[0, 1]) * np.sqrt(len(first)) < 6, (
+            "within a batch actions depend on each other: every step rolls a die of its own"
+        )
     assert not np.array_equal(actions, get_action(policy)[0]), (
         "10,000 dice fell alike in two calls: roll them in every call, and seed nothing"
+    )
+    counts = [get_action(policy.expand((50,)))[0].sum() for policy in 200 * [Categorical(logits=policy.logits[0])]]
+    assert 0.4 < np.var(counts) / (50 * 0.75 * 0.25) < 1.8, (
+        f"right came up {min(counts)} to {max(counts)} times in batches of 50: every step rolls a die of its own"
     )
     rolled = []
     with torch.random.fork_rng(devices=[]):
@@ -560,7 +621,7 @@ class Script(gym.Env):
     def __init__(
         self, features: int = 4, actions: int = 2, random: bool = False, scale: float = 1.0, length=0, ends=ENDS[:1]
     ):
-        self.observation_space = gym.spaces.Box(-3, 3, (features,), np.float32)
+        self.observation_space = gym.spaces.Box(-12, 12, (features,), np.float32)
         self.action_space = gym.spaces.Discrete(actions)
         self.random, self.scale, self.given_length, self.ends = random, scale, length, ends
         self.begun, self.ended = [], ""
@@ -571,7 +632,8 @@ class Script(gym.Env):
         return [episode for episode in self.begun if episode]
 
     def _look(self):
-        self.observation = np.random.uniform(-3, 3, self.observation_space.shape).astype(np.float32)
+        reach = 12 if self.random and np.random.rand() < 0.1 else 3
+        self.observation = np.random.uniform(-reach, reach, self.observation_space.shape).astype(np.float32)
         return self.observation.copy()
 
     def reset(self, *, seed=None, options=None):
@@ -587,6 +649,7 @@ class Script(gym.Env):
     def step(self, action):
         assert not self.ended, f"the loop plays on after {self.ended} was True; it ends an episode"
         low = -4 if self.random else 1
+        assert int(action) == action, f"the environment got action {action}: hand it on as get_action gives it"
         episode, reward, seen = self.begun[-1], self.scale * np.random.uniform(low, 5), self.observation
         episode.append((seen, self._look(), int(action), reward))
         if len(episode) == self.length:
@@ -605,6 +668,21 @@ def columns(script):
     return *map(np.array, zip(*sum(script.episodes, []), strict=True)), lengths
 
 
+def watch_questions(model):
+    """Return a list that fills with the observations that the model is asked about."""
+    asked = []
+    model.register_forward_pre_hook(lambda _, inputs: asked.extend(inputs[0].reshape(-1, inputs[0].shape[-1]).tolist()))
+    return asked
+
+
+def expect_seen(asked, script):
+    """Assert that a model was asked about nothing but a script's observations."""
+    seen = {tuple(observation.tolist()) for step in sum(script.episodes, []) for observation in step[:2]}
+    assert {*map(tuple, asked)} <= seen, (
+        "the model is asked about what was never seen: hand on observations as they are"
+    )
+
+
 @claim("play_episode", "plays one whole episode by the policy")
 def _(play_episode):
     model = vpg_helpers.create_model(3, 4)
@@ -617,9 +695,10 @@ def _(play_episode):
             "steps; reset once, and play until it is over"
         )
     script = Script(3, 4, random=True)
-    redraw(model)
+    asked = watch_questions(redraw(model, 0.5))
     for _ in range(40):
         play_episode(script, model)
+    expect_seen(asked, script)
     observations, _, actions, _, lengths = columns(script)
     starts = np.repeat(lengths.cumsum() - lengths, lengths)
     suspects = {
@@ -681,10 +760,10 @@ def chosen_log_probabilities(model, trajectory):
 
 
 @contextlib.contextmanager
-def other_weights(model: nn.Linear):
+def other_weights(model: nn.Linear, spread: float):
     """Give the model random weights for a while, and a gradient that is somebody else's; assert that both stay."""
     before = model.weight.detach().clone()
-    nn.init.normal_(model.weight, std=4)
+    nn.init.normal_(model.weight, std=spread)
     model.weight.grad = torch.ones_like(model.weight)
     now = model.weight.detach().clone()
     try:
@@ -707,6 +786,7 @@ def expect_gradient(got: Tensor, expected: Tensor, parameter: Tensor, said: str)
 def _(trajectory_probability, trajectories):
     # This policy pushes with 0.75 when upright and with 0.5 when leaning.
     model, falling = nn.Linear(2, 2, bias=False, dtype=torch.float64), [(0, 1, 1), (1, 0, 2)]
+    model.weight.grad = torch.ones_like(model.weight)  # someone's, and not to be touched
     # A learner's get_policy may hand over 32 bits.
     model.register_forward_pre_hook(lambda model, inputs: inputs[0].double())
     model.weight.data = torch.tensor([[0.0, 0.0], [np.log(3), 0.0]], dtype=torch.float64)
@@ -780,8 +860,9 @@ def _(sum_of_log_policy, model):
         "policy.logits has the state first, then the action"
     )
     every_step = [[(state, action, 2)] for state in (0, 1) for action in (0, 1)]
-    for trajectory in [*every_step, *random_trajectories([2, 3, 4, 10, 40, 1_500])]:
-        with other_weights(model):
+    # 300 steps are too many for a product of 32-bit numbers, and few enough for one of 64 bits, or for a recursion.
+    for trajectory in [*every_step, *random_trajectories([2, 3, 4, 10, 40, 300])]:
+        with other_weights(model, spread=1 if len(trajectory) == 300 else 4):
             got, expected = sum_of_log_policy(trajectory), chosen_log_probabilities(model, trajectory).sum()
             assert is_close(got, expected), (
                 f"for {trajectory[:3]}{'...' if trajectory[3:] else ''} and other weights of the model expected "
@@ -853,22 +934,23 @@ def expected_move(model, observations, actions, weights):
     return flatten(torch.autograd.grad(mean, model.parameters()))
 
 
-def random_batch(features: int, actions: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return observations, actions and weights of a batch that nobody has played."""
+def random_batch(
+    features: int, actions: int, steps: int, scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return observations, actions and weights, from -20 to 50 scales, of a batch that nobody has played."""
     return (
         np.random.standard_normal((steps, features)).astype(np.float32),
         np.random.randint(actions, size=steps),
-        np.random.uniform(-20, 50, size=steps),
+        scale * np.random.uniform(-20, 50, size=steps),
     )
 
 
 @claim("take_one_gradient_step", "moves the parameters against the gradient of the loss")
 def _(take_one_gradient_step):
-    for features, actions, steps, rate in [(4, 2, 30, 0.01), (3, 5, 7, 0.1), (1, 3, 200, 0.01), (6, 2, 1, 0.003)]:
-        model, batch = (
-            redraw(vpg_helpers.create_model(features, actions, 8), 0.5),
-            random_batch(features, actions, steps),
-        )
+    worlds = [(4, 2, 30, 0.01, 1), (3, 5, 7, 10, 1e-2), (1, 3, 200, 1e-5, 1e4), (6, 2, 1, 0.003, 1), (3, 4, 50, 0.1, 1)]
+    for features, actions, steps, rate, scale in worlds:
+        model = redraw(vpg_helpers.create_model(features, actions, 8), 1.5 if steps == 50 else 0.5)
+        batch = random_batch(features, actions, steps, scale)
         start, optimizer = copy.deepcopy(model), torch.optim.SGD(model.parameters(), lr=rate)
         gradient_steps = []
         optimizer.register_step_post_hook(lambda *_, seen=gradient_steps: seen.append(1))
@@ -882,7 +964,7 @@ def _(take_one_gradient_step):
             "it takes the sum over the steps, calculate_loss the mean": steps * right,
             "the weights are not used": rate * expected_move(start, *batch[:2], np.ones(steps)),
         }
-        if not is_close_in_length(got, right, share=1e-2):
+        if not is_close_in_length(got, right, share=2e-4):
             mistakes = [f"; {said}" for said, move in known.items() if is_close_in_length(got, move, share=1e-2)]
             raise AssertionError(
                 f"{steps} steps, {actions} actions: the parameters should move by {right.norm():.4g}, got a move of "
@@ -913,8 +995,10 @@ def move_of_one_epoch(train_one_epoch, model, script, optimizer, budget=40):
     train_one_epoch(script, model, optimizer, max_timesteps=budget)
     hook.remove()
     assert script.ended or not script.begun[-1], "the last episode was cut short: play it to its end"
-    number = len(gradient_steps)
+    number, played = len(gradient_steps), sum(map(len, script.begun))
     assert number == 1, f"expected one optimizer step in one epoch, got {number}"
+    assert played >= budget, f"a budget of {budget}: it played {played} steps; play until the budget is met"
+    assert model.training, "it leaves the model in eval mode: leave it as it came"
     return flatten(model.parameters()) - before
 
 
@@ -1006,11 +1090,12 @@ def _(train_one_epoch):
         for _ in range(2):
             before = copy.deepcopy(model)
             redraw(model, spread)  # the second epoch has another policy than the first
-            drawn, seed = copy.deepcopy(model), np.random.randint(2**31)
+            drawn, seed, asked = copy.deepcopy(model), np.random.randint(2**31), watch_questions(model)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 _, observations, _, actions, _, lengths = play_one_epoch(train_one_epoch, script, model, budget)
                 assert torch.initial_seed() == seed, "it seeds torch: every epoch would roll the same dice"
+            expect_seen(asked, script)
             assert torch.equal(flatten(model.parameters()), flatten(drawn.parameters())), (
                 "the learning rate is 0 and the parameters changed: only the optimizer may move them"
             )
@@ -1052,7 +1137,7 @@ def _(train_one_epoch):
         f"the parameters should move by {right.norm():.4f}, got a move of {got.norm():.4f}: {unlike}"
     )
     # Returns from tiny to huge, of either sign; a policy that is sure of much; more actions and features.
-    worlds = [(3, 2, 0.01, 60, 0), (6, 3, 1.0, 110, 0), (5, 40, 2_000.0, 60, 0), (2, 2, 1.0, 1, 0), (3, 4, 1.0, 1, 501)]
+    worlds = [(3, 2, 0.01, 60, 0), (6, 3, 1.0, 1_500, 0), (5, 40, 2_000.0, 60, 0), (2, 2, 1, 1, 0), (3, 4, 1, 1, 501)]
     for features, sides, scale, budget, length in worlds:
         script, model = Script(features, sides, True, scale, length), vpg_helpers.create_model(features, sides, 16)
         start, optimizer = copy.deepcopy(redraw(model, 0.6)), torch.optim.SGD(model.parameters(), lr=1 / scale)
@@ -1085,19 +1170,42 @@ def _(train_one_epoch):
     assert torch.allclose(got, expected, atol=1e-4), (
         f"the second epoch should move the parameters by {expected.norm():.4f}, got {got.norm():.4f}"
     )
+    # Adam remembers more, and a gradient stood there before; a twin takes the same steps.
+    model = vpg_helpers.create_model(4, 2)
+    twin, optimizer = copy.deepcopy(model), torch.optim.Adam(model.parameters(), lr=0.01)
+    adam = torch.optim.Adam(twin.parameters(), lr=0.01)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e3)
+    for epoch in (1, 2, 3):
+        before = flatten(twin.parameters())
+        got = move_of_one_epoch(train_one_epoch, model, script, optimizer)
+        observations, _, actions, _, _ = columns(script)
+        adam.zero_grad()
+        log_probabilities = log_probabilities_of(twin, observations)[range(len(actions)), actions]
+        (-log_probabilities * torch.as_tensor(returns_of(script)[1], dtype=torch.float32)).mean().backward()
+        adam.step()
+        assert is_close_in_length(got, flatten(twin.parameters()) - before, share=2e-2), (
+            f"epoch {epoch} with Adam differs from Adam's own step: clear the gradient that stood there before, and "
+            "nothing that the optimizer remembers"
+        )
 
 
 # train makes its own environment, model and optimizer, so we watch CartPole and the optimizers themselves
 
 
 class GradientStep(NamedTuple):
-    """One step of an optimizer: gradients, parameters before and after, and how many episodes had been played."""
+    """One step of an optimizer: gradients, parameters before and after, how many episodes had been played.
+
+    Besides, the seed that torch had, and what its dice had come to.
+    """
 
     optimizer: torch.optim.Optimizer
     gradients: list[Tensor]
     before: Tensor
     after: Tensor
     episodes_before: int
+    seed: int
+    dice: bytes
 
 
 class Training(NamedTuple):
@@ -1107,7 +1215,6 @@ class Training(NamedTuple):
     mean_returns: list[float]
     starts: list[tuple[float, ...]]
     rewards: list[list[float]]
-    torch_seeds: list[int]
     gradient_steps: list[GradientStep]
 
     def returns_by_epoch(self) -> list[list[float]]:
@@ -1118,15 +1225,14 @@ class Training(NamedTuple):
 
 
 def watch_training(train: Callable, world: str = "CartPole", **settings) -> Training:
-    """Train and watch: every episode of CartPole, every step of an optimizer, every seed that torch is given.
+    """Train and watch: every episode of CartPole, every step of an optimizer.
 
     In the world "steep" the pole has fallen after one step. In the world "endless" no pole falls, so only the clock
     ends an episode. In the world "fading", besides, a step of each episode earns less than a step of the one before,
     so that the first epoch is the best.
     """
-    starts, rewards, torch_seeds, gradient_steps, before = [], [], [], [], []
-    reset, step, manual_seed = CartPoleEnv.reset, CartPoleEnv.step, torch.manual_seed
-    begun = []
+    starts, rewards, gradient_steps, before, begun, printed = [], [], [], [], [], io.StringIO()
+    reset, step = CartPoleEnv.reset, CartPoleEnv.step
 
     def watched_reset(env, *, seed=None, options=None):
         observation, info = reset(env, seed=seed, options=options)
@@ -1145,13 +1251,9 @@ def watch_training(train: Callable, world: str = "CartPole", **settings) -> Trai
                 "max_timesteps on"
             )
         observation, reward, *rest = step(env, action)
-        reward *= 1 - 0.0412345 * (len(rewards) - 1) if world == "fading" else 1
+        reward *= 1 - 0.0041234 * (len(rewards) - 1) if world == "fading" else 1
         rewards[-1].append(reward)
         return observation, reward, *rest
-
-    def watched_manual_seed(number):
-        torch_seeds.append(number)
-        return manual_seed(number)
 
     def parameters_of(optimizer):
         return [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -1161,14 +1263,15 @@ def watch_training(train: Callable, world: str = "CartPole", **settings) -> Trai
         before[:] = [gradients, flatten(parameters_of(optimizer))]
 
     def after_step(optimizer, *_):
-        gradient_steps.append(GradientStep(optimizer, *before, flatten(parameters_of(optimizer)), len(rewards)))
+        dice = torch.initial_seed(), torch.get_rng_state().numpy().tobytes()
+        gradient_steps.append(GradientStep(optimizer, *before, flatten(parameters_of(optimizer)), len(rewards), *dice))
 
     hooks = [register_optimizer_step_pre_hook(before_step), register_optimizer_step_post_hook(after_step)]
     try:
         with (
             patch.object(CartPoleEnv, "reset", watched_reset),
             patch.object(CartPoleEnv, "step", watched_step),
-            patch.object(torch, "manual_seed", watched_manual_seed),
+            contextlib.redirect_stdout(printed),
         ):
             trained = train(**settings)
     finally:
@@ -1177,7 +1280,8 @@ def watch_training(train: Callable, world: str = "CartPole", **settings) -> Trai
     pair = isinstance(trained, (tuple, list)) and len(trained) == 2
     assert pair, f"expected the model and the mean returns, got {type(trained).__name__}"
     expect_type(trained[0], nn.Module, "the model first")
-    return Training(*trained, starts, rewards, torch_seeds, gradient_steps)
+    assert not printed.getvalue(), f"it prints {printed.getvalue()[:40]!r}: watching is the watcher's work"
+    return Training(*trained, starts, rewards, gradient_steps)
 
 
 @claim("train", "is decided by its seed")
@@ -1212,13 +1316,12 @@ def _(train):
 @claim("train", "seeds everything, once")
 def _(train):
     for seed in (5, 0):
-        three, short = [watch_training(train, "steep", epochs=epochs, max_timesteps=10, seed=seed) for epochs in (3, 1)]
-        assert len(set(three.starts)) == len(three.starts), (
+        training = watch_training(train, "steep", epochs=3, max_timesteps=10, seed=seed)
+        assert len(set(training.starts)) == len(training.starts), (
             "two episodes began exactly alike: seed the environment once, before the loop"
         )
-        assert len(three.torch_seeds) == len(short.torch_seeds), (
-            "torch is seeded in every epoch: seed it before the loop"
-        )
+        seeds, dice = [{*kept} for kept in zip(*[step[-2:] for step in training.gradient_steps], strict=True)]
+        assert len(seeds) == 1 and len(dice) == 3, "torch is seeded in every epoch: seed it before the loop"
 
 
 @claim("train", "calls the watcher after every epoch")
@@ -1314,22 +1417,24 @@ def _(train):
         expect_adam(training, learning_rate, epochs)
         size = sum(parameter.numel() for parameter in training.model.parameters())
         assert size == 226, f"its model has {size} parameters, create_model(4, 2) makes 226"
+        ready = training.model.training and all(parameter.requires_grad for parameter in training.model.parameters())
+        assert ready, "the model comes back frozen, or in eval mode: hand it back as it was made, ready for more"
 
 
 @claim("train", "plays episodes of 200 steps at most")
 def _(train):
     # Where the pole may lean as far as it likes, on an endless track, only the clock ends an episode. The best epoch
     # is the first, and still all of them are trained, told and kept.
-    training = watch_training(train, "fading", epochs=3, max_timesteps=1)
+    training = watch_training(train, "fading", epochs=12, max_timesteps=1)
     assert training.rewards, 'no CartPole was played: gym.make("CartPole-v1", max_episode_steps=200)'
     lengths = [len(episode) for episode in training.rewards]
     assert set(lengths) == {200}, (
         f"no pole can fall, and the mean return is {max(lengths):g}, expected 200: max_episode_steps?"
     )
     number = len(training.mean_returns)
-    assert number == 3, f"the goal was reached at once, and of 3 epochs it trained {number}: stop at none"
+    assert number == 12, f"the goal was reached at once, and of 12 epochs it trained {number}: stop at none"
     expect_mean_returns(training)
-    expect_adam(training, 1e-2, epochs=3)
+    expect_adam(training, 1e-2, epochs=12)
     training = watch_training(train, "endless", epochs=1, max_timesteps=1_300)
     said = "a budget of 1,300 and episodes of 200 steps: expected 7 episodes"
     expect_value(len(training.rewards), 7, said)
@@ -1382,9 +1487,13 @@ def _(bootstrap_interval):
             "twenty of the twenty, each as likely as the others, with replacement"
         )
     curves = np.random.default_rng().normal(0, 100, size=(15, 3))
-    first, again, other = [bootstrap_interval(curves, seed=seed) for seed in (3, 3, 4)]
-    assert np.array_equal(first, again), "the same seed gave two intervals: np.random.default_rng(seed)"
-    assert not np.array_equal(first, other), "two seeds gave the same interval: is the seed used?"
+    dice = np.random.get_state()[1].tobytes(), *np.random.get_state()[2:]
+    first, again = [[np.array(bootstrap_interval(curves, seed=seed)).tobytes() for seed in range(6)] for _ in range(2)]
+    assert first == again, "the same seed gave two intervals: np.random.default_rng(seed)"
+    assert len({*first}) == 6, "two seeds gave the same interval: is the seed used?"
+    assert dice == (np.random.get_state()[1].tobytes(), *np.random.get_state()[2:]), (
+        "it seeds or rolls NumPy's global dice, which are everyone's: np.random.default_rng(seed)"
+    )
     low, high = bootstrap_interval(curves, repetitions=1)
     assert np.array_equal(low, high), "a single draw has a single mean: is repetitions used?"
     # More draws, and more columns, tiny and huge, make the same comparison sharp: 2 % and 98 % are 4.8 % too wide.
@@ -1398,6 +1507,11 @@ def _(bootstrap_interval):
             f"the {name} bound lies {1.96 * ratio:.3f} standard errors from the mean, expected 1.96: cut off 2.5 % on "
             "either side"
         )
+    # Of 2,041 means the 52nd from either side is the bound, so that it is a mean of whole numbers itself.
+    sums = 20 * np.array(bootstrap_interval(np.random.randint(10**6, size=(20, 9)).astype(float), repetitions=2_041))
+    assert np.allclose(sums, sums.round(), rtol=0, atol=1e-3), (
+        "of 2,041 draws the bounds lie between two means: take as many draws as repetitions says"
+    )
 
 
 @claim("reward_to_go")

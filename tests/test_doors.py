@@ -1,5 +1,7 @@
 """Every door opens: a notebook uploaded alone, Colab, Binder, conda, the oldest and newest releases, pages to read."""
 
+import base64
+import bz2
 import functools
 import http.server
 import json
@@ -18,7 +20,19 @@ import standalone
 import yaml
 from bs4 import BeautifulSoup
 from catalogue import fill_in, right_solutions
-from make import COMPANION, EDITION, LESSONS, ROOT, code_cells, exercises_of, name_of, read, write_alone, write_site
+from make import (
+    COMPANION,
+    EDITION,
+    LESSONS,
+    NOTEBOOKS,
+    ROOT,
+    code_cells,
+    exercises_of,
+    name_of,
+    read,
+    write_alone,
+    write_site,
+)
 from nbclient import NotebookClient
 
 import vpg_pictures as pictures
@@ -109,9 +123,12 @@ def test_alone_it_imports_what_it_imports_and_checks_what_it_checks(alone, lone)
     assert said.stdout.split() == list(exercises_of(read(source_of("04_pseudo_loss.ipynb"))))
 
 
-def test_claims_and_helpers_of_other_lessons_stay_at_home():
+def test_claims_and_definitions_that_a_notebook_does_not_reach_stay_at_home():
     source = """
 import math
+
+A, B = 1, 2
+C = D = 3
 
 def claim(name, text=""):
     return lambda function: function
@@ -122,7 +139,7 @@ def _(a):
 
 @claim("b")
 def _(b):
-    assert b() == double(2)
+    assert b() == double(B)
 
 def half(x):
     return x / 2
@@ -139,9 +156,20 @@ def check(function):
 def other():
     pass
 """
-    kept = standalone.without_other_claims(source, "from vpg_checks import check\ncheck(b, given=1)")
+    kept = standalone.without_unreached(source, "from vpg_checks import check\ncheck(b, given=1)")
     assert re.findall(r"^def (\w+)", kept, re.M) == ["claim", "_", "double", "twice", "check"]
     assert '@claim("b")' in kept and '@claim("a")' not in kept and "import math" in kept
+    assert "A, B = 1, 2" in kept and "C = D" not in kept
+
+
+def test_alone_a_notebook_has_all_that_it_names(alone):
+    for name, notebook in alone.items():
+        packed = re.search(r'unpack\("(.+)"\)', unpacking(notebook))[1]
+        _, modules = json.loads(bz2.decompress(base64.b85decode(packed)))
+        source = "\n".join(cell.source for cell in code_cells(read(NOTEBOOKS / Path(name).name)) + code_cells(notebook))
+        for prefix, module in [("pictures", "vpg_pictures"), ("vpg", "vpg_helpers")]:
+            for each in set(re.findall(rf"\b{prefix}\.(\w+)", source)):
+                assert re.search(rf"^(def|class) {each}\b|^(\w+, )*{each}\b.* = ", modules[module], re.M), (name, each)
 
 
 def test_unpacking_takes_a_tenth_of_a_second_at_most_and_leaves_nothing(alone, lone):

@@ -7,6 +7,7 @@ import ast
 import base64
 import bz2
 import copy
+import functools
 import json
 import posixpath
 import re
@@ -119,6 +120,13 @@ def with_badges(text: str, name: str) -> str:
 # ---- What a notebook brings along ----------------------------------------------------------------
 
 
+@functools.cache
+def parse(source: str) -> list[tuple[ast.stmt, set[str], set[str]]]:
+    """Return a module's statements, each with what it is known by and the names that it loads."""
+    nodes = ast.parse(source).body
+    return [(node, known_by(node), names_in(node, ast.Load)) for node in nodes]
+
+
 def known_by(node: ast.stmt) -> set[str]:
     """Return the names that lead to a definition, `check(NAME` to a claim; none for what runs."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -140,16 +148,16 @@ def without_unreached(source: str, notebook: str) -> str:
     Without all definitions, too, that neither the code names nor what is left uses.
     """
     reached = set(re.findall(r"\w+", notebook)) | set(re.findall(r"^check\(\w+", notebook, re.M))
-    unreached, before = ast.parse(source).body, None
+    unreached, before = parse(source), None
     while unreached != before:
         before, unreached = unreached, []
-        for node in before:
-            if (names := known_by(node)) and not names & reached:
-                unreached.append(node)
+        for node, names, loaded in before:
+            if names and not names & reached:
+                unreached.append((node, names, loaded))
             else:
-                reached |= names_in(node, ast.Load)
+                reached |= loaded
     unused = set()
-    for node in unreached:
+    for node, *_ in unreached:
         first = min(each.lineno for each in [node, *getattr(node, "decorator_list", [])])
         unused |= set(range(first, node.end_lineno + 1))
     lines = enumerate(source.splitlines(keepends=True), 1)

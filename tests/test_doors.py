@@ -542,7 +542,7 @@ def test_the_oldest_and_the_newest_releases_serve(tmp_path, python, resolution):
     if said.returncode and TORCH in said.stderr:
         pytest.skip("no build of PyTorch for CPUs can be had here")
     assert said.returncode == 0, said.stderr
-    tools = ["pytest", "nbval", "ipykernel", "pyyaml", "packaging", "tomli"]
+    tools = ["pytest", "nbval", "nbclient", "ipykernel", "pyyaml", "packaging", "tomli"]
     said = run(*UV, "pip", "install", *options, *tools)
     assert said.returncode == 0, said.stderr
     tests = ["algorithm", "batches", "pictures", "learners_file", "exercises"]

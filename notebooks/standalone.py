@@ -5,9 +5,10 @@ Badges need the project's address: `Repository` under [project.urls] in pyprojec
 
 import ast
 import base64
+import bz2
 import copy
+import functools
 import json
-import lzma
 import posixpath
 import re
 import sys
@@ -34,9 +35,9 @@ UNPACK = '''\
 # @title Run this first: it unpacks the modules of these lessons, where they are not installed
 def unpack(packed):
     """Make the modules importable; raise ModuleNotFoundError for packages, with the line to run."""
-    import atexit, base64, importlib.util, json, lzma, pathlib, shutil, sys, tempfile
+    import atexit, base64, bz2, importlib.util, json, pathlib, shutil, sys, tempfile
 
-    packages, modules = json.loads(lzma.decompress(base64.b85decode(packed)))
+    packages, modules = json.loads(bz2.decompress(base64.b85decode(packed)))
     lacking = [line for name, line in packages.items() if not importlib.util.find_spec(name)]
     if lacking:
         line = "%pip install " + " ".join(f'"{each}"' for each in lacking)
@@ -119,38 +120,49 @@ def with_badges(text: str, name: str) -> str:
 # ---- What a notebook brings along ----------------------------------------------------------------
 
 
-def without_other_claims(source: str, notebook: str) -> str:
-    """Return vpg_checks' source without the claims that a notebook's code does not check.
+@functools.cache
+def parse(source: str) -> list[tuple[ast.stmt, set[str], set[str]]]:
+    """Return a module's statements, each with what it is known by and the names that it loads."""
+    nodes = ast.parse(source).body
+    return [(node, known_by(node), names_in(node, ast.Load)) for node in nodes]
 
-    What nothing else uses goes with them.
+
+def known_by(node: ast.stmt) -> set[str]:
+    """Return the names that lead to a definition, `check(NAME` to a claim; none for what runs."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        calls = [each for each in node.decorator_list if isinstance(each, ast.Call)]
+        exercises = [each.args[0].value for each in calls if ast.unparse(each.func) == "claim"]
+        return {f"check({each}" for each in exercises} or {node.name}
+    return names_in(node, ast.Store) if isinstance(node, ast.Assign | ast.AnnAssign) else set()
+
+
+def names_in(node: ast.AST, context: type[ast.expr_context]) -> set[str]:
+    """Return the names that a piece of code loads, or stores."""
+    names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
+    return {each.id for each in names if isinstance(each.ctx, context)}
+
+
+def without_unreached(source: str, notebook: str) -> str:
+    """Return a module's source without the claims that a notebook's code does not check.
+
+    Without all definitions, too, that neither the code names nor what is left uses.
     """
-    checked = re.findall(r"^check\((\w+)", notebook, re.M)
-    waiting, definitions = [], {}
-    for node in ast.parse(source).body:
-        claims = [
-            each.args[0].value
-            for each in getattr(node, "decorator_list", [])
-            if isinstance(each, ast.Call) and getattr(each.func, "id", "") == "claim"
-        ]
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            definitions[node] = node.name if not claims else None
-        if set(claims) & set(checked) or node not in definitions:
-            waiting.append(node)
-    named, used = set(re.findall(r"\w+", notebook)), set()
-    waiting += [node for node, name in definitions.items() if name in named]
-    while waiting:
-        used.add(node := waiting.pop())
-        names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-        reached = {each for each, name in definitions.items() if name in names}
-        waiting += reached - used - set(waiting)
+    reached = set(re.findall(r"\w+", notebook)) | set(re.findall(r"^check\(\w+", notebook, re.M))
+    unreached, before = parse(source), None
+    while unreached != before:
+        before, unreached = unreached, []
+        for node, names, loaded in before:
+            if names and not names & reached:
+                unreached.append((node, names, loaded))
+            else:
+                reached |= loaded
     unused = set()
-    for node in set(definitions) - used:
-        first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+    for node, *_ in unreached:
+        first = min(each.lineno for each in [node, *getattr(node, "decorator_list", [])])
         unused |= set(range(first, node.end_lineno + 1))
     lines = enumerate(source.splitlines(keepends=True), 1)
-    return re.sub(
-        r"\n{4,}", "\n\n\n", "".join(line for place, line in lines if place not in unused)
-    )
+    left = "".join(line for place, line in lines if place not in unused)
+    return re.sub(r"\n{4,}", "\n\n\n", left)
 
 
 def pack(notebook: str) -> str:
@@ -162,9 +174,10 @@ def pack(notebook: str) -> str:
     modules = {
         path.stem: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("vpg_*.py"))
     }
-    modules["vpg_checks"] = without_other_claims(modules["vpg_checks"], notebook)
+    for name in ("vpg_checks", "vpg_pictures"):
+        modules[name] = without_unreached(modules[name], notebook)
     content = json.dumps([packages, modules], ensure_ascii=False).encode()
-    return base64.b85encode(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)).decode()
+    return base64.b85encode(bz2.compress(content)).decode()
 
 
 def mend_links(text: str, name: str, find: Callable[[str], str | None]) -> str:

@@ -88,7 +88,8 @@ def test_the_poles_say_how_they_hand_over_the_last_observation():
 )
 def test_poles_take_the_actions_that_gymnasium_s_take(action):
     given = gym.make_vec("CartPole-v1", 2, "vector_entry_point").action_space.contains(action)
-    assert vpg.make_cartpoles(2).action_space.contains(action) == (given and isinstance(action, np.ndarray))
+    fits = isinstance(action, np.ndarray) and action.dtype.kind != "f"  # Gymnasium 1.1 takes 0.0 and 1.0, too
+    assert vpg.make_cartpoles(2).action_space.contains(action) == (given and fits)
 
 
 def test_records_grow_with_the_time_that_is_played(trained):
@@ -316,7 +317,7 @@ def test_models_of_another_build_play_the_same():
         (lambda: collect([vpg.create_model(4, 3)], [0]), r"gives \(1, 3\); batches play models with two logits"),
         (
             lambda: collect([vpg.create_model(5, 2)], [0]),
-            r"gives mat1 and mat2 .*; batches play models with two logits",
+            r"gives .*mat1 and mat2 .*; batches play models with two logits",
         ),
         (lambda: collect([seeded_model(), OwnBuild(seeded_model())], [0, 1]), "of 2 kinds, OwnBuild, Sequential"),
         (

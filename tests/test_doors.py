@@ -1,7 +1,10 @@
 """Every door opens: a notebook uploaded alone, Colab, Binder, conda, the oldest and newest releases, pages to read."""
 
+import base64
+import bz2
 import functools
 import http.server
+import importlib.util
 import json
 import os
 import re
@@ -18,7 +21,19 @@ import standalone
 import yaml
 from bs4 import BeautifulSoup
 from catalogue import fill_in, right_solutions
-from make import COMPANION, EDITION, LESSONS, ROOT, code_cells, exercises_of, name_of, read, write_alone, write_site
+from make import (
+    COMPANION,
+    EDITION,
+    LESSONS,
+    NOTEBOOKS,
+    ROOT,
+    code_cells,
+    exercises_of,
+    name_of,
+    read,
+    write_alone,
+    write_site,
+)
 from nbclient import NotebookClient
 
 import vpg_pictures as pictures
@@ -101,17 +116,26 @@ def test_alone_it_differs_by_folded_cells_before_the_imports(alone):
         assert left == [cell.source for cell in code_cells(read(source_of(name)))]
 
 
-def test_alone_it_imports_what_it_imports_and_checks_what_it_checks(alone, lone):
+def test_alone_it_imports_what_it_imports_and_checks_what_it_checks(alone, monkeypatch):
     notebook = alone[f"{EDITION.name}/04_pseudo_loss.ipynb"]
     setup, *_ = code_cells(notebook, "setup")
-    said = lone(f"{unpacking(notebook)}\n{setup.source}\nimport vpg_checks\nprint(*vpg_checks.CLAIMS)")
-    assert said.returncode == 0 and said.stderr == "", said.stderr
-    assert said.stdout.split() == list(exercises_of(read(source_of("04_pseudo_loss.ipynb"))))
+    for name in ("vpg_helpers", "vpg_pictures", "vpg_checks"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [each for each in sys.meta_path if "__editable__" not in repr(each)])
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if Path(each).resolve() != ROOT])
+    assert not importlib.util.find_spec("vpg_checks")
+    exec(f"{unpacking(notebook)}\n{setup.source}", {})
+    unpacked = sys.modules["vpg_checks"]
+    assert Path(unpacked.__file__).parent != ROOT
+    assert list(unpacked.CLAIMS) == list(exercises_of(read(source_of("04_pseudo_loss.ipynb"))))
 
 
-def test_claims_and_helpers_of_other_lessons_stay_at_home():
+def test_claims_and_definitions_that_a_notebook_does_not_reach_stay_at_home():
     source = """
 import math
+
+A, B = 1, 2
+C = D = 3
 
 def claim(name, text=""):
     return lambda function: function
@@ -122,7 +146,7 @@ def _(a):
 
 @claim("b")
 def _(b):
-    assert b() == double(2)
+    assert b() == double(B)
 
 def half(x):
     return x / 2
@@ -139,9 +163,20 @@ def check(function):
 def other():
     pass
 """
-    kept = standalone.without_other_claims(source, "from vpg_checks import check\ncheck(b, given=1)")
+    kept = standalone.without_unreached(source, "from vpg_checks import check\ncheck(b, given=1)")
     assert re.findall(r"^def (\w+)", kept, re.M) == ["claim", "_", "double", "twice", "check"]
     assert '@claim("b")' in kept and '@claim("a")' not in kept and "import math" in kept
+    assert "A, B = 1, 2" in kept and "C = D" not in kept
+
+
+def test_alone_a_notebook_has_all_that_it_names(alone):
+    for name, notebook in alone.items():
+        packed = re.search(r'unpack\("(.+)"\)', unpacking(notebook))[1]
+        _, modules = json.loads(bz2.decompress(base64.b85decode(packed)))
+        source = "\n".join(cell.source for cell in code_cells(read(NOTEBOOKS / Path(name).name)) + code_cells(notebook))
+        for prefix, module in [("pictures", "vpg_pictures"), ("vpg", "vpg_helpers")]:
+            for each in set(re.findall(rf"\b{prefix}\.(\w+)", source)):
+                assert re.search(rf"^(def|class) {each}\b|^(\w+, )*{each}\b.* = ", modules[module], re.M), (name, each)
 
 
 def test_unpacking_takes_a_tenth_of_a_second_at_most_and_leaves_nothing(alone, lone):
@@ -395,17 +430,22 @@ def test_pages_draw_formulas_fold_checks_and_describe_pictures(site):
         assert "$" not in page.main.get_text()
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1280, "dark"), (390, "light")])
-def test_pages_ask_no_other_host_and_fit_their_screen(browser, site, width, theme):
+def test_pages_ask_no_other_host_and_fit_a_phone(browser, site):
     folder, address = site
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)
-    page, asked, errors = context.new_page(), [], []
+    page, asked, errors = browser.new_page(viewport={"width": 390, "height": 800}), [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     for path in sorted(folder.rglob("*.html")):
         page.goto(f"{address}/{path.relative_to(folder).as_posix()}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path.name
     assert asked and all(each.startswith((address, "data:")) for each in asked) and errors == []
+    page.close()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_pages_have_the_reader_s_theme_and_a_switch(browser, site, theme):
+    page = browser.new_page(color_scheme=theme)
+    page.goto(site[1])
 
     def is_dark():
         red = page.evaluate("getComputedStyle(document.body).backgroundColor").partition("(")[2].partition(",")[0]
@@ -415,7 +455,7 @@ def test_pages_ask_no_other_host_and_fit_their_screen(browser, site, width, them
     page.click("nav button")
     page.reload()
     assert is_dark() == (theme == "light"), "the choice is kept"
-    context.close()
+    page.close()
 
 
 def drive(frame, page):
@@ -502,7 +542,7 @@ def test_the_oldest_and_the_newest_releases_serve(tmp_path, python, resolution):
     if said.returncode and TORCH in said.stderr:
         pytest.skip("no build of PyTorch for CPUs can be had here")
     assert said.returncode == 0, said.stderr
-    tools = ["pytest", "nbval", "ipykernel", "pyyaml", "packaging", "tomli"]
+    tools = ["pytest", "nbval", "nbclient", "ipykernel", "pyyaml", "packaging", "tomli"]
     said = run(*UV, "pip", "install", *options, *tools)
     assert said.returncode == 0, said.stderr
     tests = ["algorithm", "batches", "pictures", "learners_file", "exercises"]

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 TESTS = Path(__file__).parent
-TIMEOUT = 4  # seconds a cell
+TIMEOUT = 6  # seconds a cell
 
 
 class Cell(NamedTuple):

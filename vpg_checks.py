@@ -238,16 +238,17 @@ def expect_one_bend(model):
     weights = torch.randn(400, 30)
     gradient = torch.autograd.grad((model(rays) * weights).sum(), model.parameters(), allow_unused=True)
     assert all(part is not None for part in gradient), LOST
-    for _ in range(3):
+    for _ in range(8):
         nudge, ends = [torch.randn_like(parameter) for parameter in model.parameters()], []
         for sign in (1, -1):
             nudged = copy.deepcopy(model)
             with torch.no_grad():
                 for parameter, move in zip(nudged.parameters(), nudge, strict=True):
-                    parameter += sign * 0.003 * move
+                    parameter += sign * 1e-4 * move
                 ends.append((nudged(rays).double() * weights).sum())
         slope = (flatten(gradient) * flatten(nudge)).sum()
-        assert abs((ends[0] - ends[1]) / 0.006 - slope) < 0.1 * flatten(gradient).norm(), LOST
+        # Where a nudge carries an observation over the bend, the two differ a little; a lost layer makes them differ much.
+        assert abs((ends[0] - ends[1]) / 2e-4 - slope) < 0.3 * flatten(gradient).norm(), LOST
 
 
 def expect_network(model, inputs, outputs, hidden_units):
@@ -442,7 +443,10 @@ def _(get_policy):
     )
     for shape, actions in [((), 4), ((1,), 2), ((1, 1), 3), ((6,), 5), ((3, 1), 2), ((2, 3, 4), 3)]:
         features = np.random.randint(1, 6)
-        model, observations = redraw(vpg_helpers.create_model(features, actions)), 10 * torch.randn(*shape, features)
+        model, observations = (
+            redraw(vpg_helpers.create_model(features, actions), 0.6),
+            10 * torch.randn(*shape, features),
+        )
         for given in (observations, observations.numpy()):
             policy, expected = get_policy(model, given), log_probabilities_of(model, observations)
             expect_shape(
@@ -454,7 +458,7 @@ def _(get_policy):
                 f"for observations of shape {tuple(observations.shape)} the probabilities differ from the softmax"
             )
             policy, expected = get_policy(model, given / 30), log_probabilities_of(model, observations / 30)
-            taken = Categorical(logits=expected).sample()
+            taken = torch.randint(actions, shape)
             values = policy.log_prob(taken), expected.gather(-1, taken[..., None])
             assert values[0].requires_grad, (
                 f"the gradient is lost for a {type(given).__name__} of shape {tuple(given.shape)}: no detach or no_grad"

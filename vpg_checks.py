@@ -238,16 +238,17 @@ def expect_one_bend(model):
     weights = torch.randn(400, 30)
     gradient = torch.autograd.grad((model(rays) * weights).sum(), model.parameters(), allow_unused=True)
     assert all(part is not None for part in gradient), LOST
-    for _ in range(3):
+    for _ in range(8):
         nudge, ends = [torch.randn_like(parameter) for parameter in model.parameters()], []
         for sign in (1, -1):
             nudged = copy.deepcopy(model)
             with torch.no_grad():
                 for parameter, move in zip(nudged.parameters(), nudge, strict=True):
-                    parameter += sign * 0.003 * move
+                    parameter += sign * 1e-4 * move
                 ends.append((nudged(rays).double() * weights).sum())
         slope = (flatten(gradient) * flatten(nudge)).sum()
-        assert abs((ends[0] - ends[1]) / 0.006 - slope) < 0.1 * flatten(gradient).norm(), LOST
+        # A nudge that carries an observation over the bend makes a little difference, a layer that is lost a large one.
+        assert abs((ends[0] - ends[1]) / 2e-4 - slope) < 0.3 * flatten(gradient).norm(), LOST
 
 
 def expect_network(model, inputs, outputs, hidden_units):
@@ -442,7 +443,10 @@ def _(get_policy):
     )
     for shape, actions in [((), 4), ((1,), 2), ((1, 1), 3), ((6,), 5), ((3, 1), 2), ((2, 3, 4), 3)]:
         features = np.random.randint(1, 6)
-        model, observations = redraw(vpg_helpers.create_model(features, actions)), 10 * torch.randn(*shape, features)
+        model, observations = (
+            redraw(vpg_helpers.create_model(features, actions), 0.6),
+            10 * torch.randn(*shape, features),
+        )
         for given in (observations, observations.numpy()):
             policy, expected = get_policy(model, given), log_probabilities_of(model, observations)
             expect_shape(
@@ -454,7 +458,7 @@ def _(get_policy):
                 f"for observations of shape {tuple(observations.shape)} the probabilities differ from the softmax"
             )
             policy, expected = get_policy(model, given / 30), log_probabilities_of(model, observations / 30)
-            taken = Categorical(logits=expected).sample()
+            taken = torch.randint(actions, shape)
             values = policy.log_prob(taken), expected.gather(-1, taken[..., None])
             assert values[0].requires_grad, (
                 f"the gradient is lost for a {type(given).__name__} of shape {tuple(given.shape)}: no detach or no_grad"
@@ -964,7 +968,7 @@ def _(take_one_gradient_step):
             "it takes the sum over the steps, calculate_loss the mean": steps * right,
             "the weights are not used": rate * expected_move(start, *batch[:2], np.ones(steps)),
         }
-        if not is_close_in_length(got, right, share=2e-4):
+        if not is_close_in_length(got, right, share=5e-5):
             mistakes = [f"; {said}" for said, move in known.items() if is_close_in_length(got, move, share=1e-2)]
             raise AssertionError(
                 f"{steps} steps, {actions} actions: the parameters should move by {right.norm():.4g}, got a move of "

@@ -25,8 +25,11 @@ from vpg_checks import CLAIMS, CheckFailed, NotWrittenYet, check, checking, clai
 WRONG, RIGHT = read_catalogue("wrong_answers.txt"), read_catalogue("right_answers.txt")
 QUESTIONS = [question for path in LESSONS for question in questions_of(read(path))]
 stage_of = functools.cache(Stage)
-# Playing takes time: of these every fifth answer is judged, all of them with -m slow and in benchmarks/verdicts.py.
-PLAYED = ("train_one_epoch", "train")
+# Playing and drawing take time: of these one answer in so many is judged, all of them with -m slow and in
+# benchmarks/verdicts.py.
+JUDGED = {"train_one_epoch": 10, "train": 15} | dict.fromkeys(
+    ("get_action", "play_episode", "trajectory_probability", "bootstrap_interval"), 4
+)
 
 
 def identify(answer):
@@ -36,8 +39,8 @@ def identify(answer):
 def cases(answers):
     numbers = collections.Counter()
     for answer in answers:
-        numbers[answer.exercise] += answer.exercise in PLAYED
-        marks = pytest.mark.slow if numbers[answer.exercise] % 5 else ()
+        marks = pytest.mark.slow if numbers[answer.exercise] % JUDGED.get(answer.exercise, 1) else ()
+        numbers[answer.exercise] += 1
         yield pytest.param(answer, id=identify(answer), marks=marks)
 
 
@@ -84,7 +87,7 @@ def test_catalogues_are_large_and_cover_every_exercise():
 @pytest.mark.parametrize("exercise", ["get_policy", "sum_of_log_policy", "calculate_loss", "reward_to_go"])
 def test_no_small_change_of_the_lesson_s_own_function_goes_unnoticed(exercise):
     equal = mutants.equal_mutants()
-    changed = random.Random(exercise).sample(mutants.mutants_of(exercise, references()[exercise]), 30)
+    changed = random.Random(exercise).sample(mutants.mutants_of(exercise, references()[exercise]), 10)
     for mutant, said in zip(changed, mutants.verdicts(exercise, changed), strict=True):
         assert bool(said) != (mutant[:2] in equal), mutant.change
 

@@ -616,18 +616,18 @@ def _(play_episode):
             f"an episode of {script.length} steps, ended by {end}: it began {len(lengths)} times and played {lengths} "
             "steps; reset once, and play until it is over"
         )
-    script = Script(3, 4, random=True)
-    redraw(model)
-    for _ in range(40):
-        play_episode(script, model)
-    observations, _, actions, _, lengths = columns(script)
-    starts = np.repeat(lengths.cumsum() - lengths, lengths)
-    suspects = {
-        "every step is played as the first one; ask with the observation of the moment": log_probabilities_of(
-            model, observations[starts]
-        )
-    }
-    expect_samples(actions, log_probabilities_of(model, observations), suspects)
+    for spread in (1.0, 0.5):  # a policy that is sure of every action does not tell who samples; one that is not, does
+        script, model = Script(3, 4, random=True), redraw(model, spread)
+        for _ in range(40):
+            play_episode(script, model)
+        observations, _, actions, _, lengths = columns(script)
+        starts = np.repeat(lengths.cumsum() - lengths, lengths)
+        suspects = {
+            "every step is played as the first one; ask with the observation of the moment": log_probabilities_of(
+                model, observations[starts]
+            )
+        }
+        expect_samples(actions, log_probabilities_of(model, observations), suspects)
 
 
 @claim("play_episode", "returns what was seen, done and earned")

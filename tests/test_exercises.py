@@ -144,7 +144,8 @@ def test_check_tells_what_held_claim_by_claim(capsys):
     reward_to_go.__name__ = "reward_to_go"
     check(reward_to_go)
     assert capsys.readouterr().out == "reward_to_go does what it should\n"
-    calculate_loss = vpg_helpers.calculate_loss
+    calculate_loss = lambda log_probabilities, weights: -(log_probabilities * weights).mean()  # noqa: E731
+    calculate_loss.__name__ = "calculate_loss"
     check(calculate_loss)
     first, second = CLAIMS["calculate_loss"]
     assert capsys.readouterr().out == f"calculate_loss {first}\ncalculate_loss {second}\n"

@@ -330,6 +330,7 @@ def test_six_lessons_through_an_exchange_to_the_page_that_a_student_reads(tmp_pa
     assert list((tmp_path / "perfect").rglob("02_policy.html"))
 
 
+@pytest.mark.slow
 def test_where_the_project_cannot_be_imported_nothing_is_graded(tmp_path):
     course = Course(tmp_path, [SECOND])
     shutil.copytree(course.course / "release/vpg", course.submitted / "somebody/vpg")

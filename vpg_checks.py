@@ -749,8 +749,6 @@ def _(play_episode):
 
 # Lesson 4: the world of three states; its trajectories and its model come from the lesson
 
-START = (0.8, 0.2)  # the lesson's chances to start upright and leaning
-
 
 def random_trajectories(steps: Iterable[int]) -> list[list[tuple[int, int, int]]]:
     """Return trajectories of these many steps through the two states in which the pole has not fallen."""
@@ -825,7 +823,7 @@ def _(trajectory_probability, trajectories):
         world = np.random.dirichlet(np.full(3, 0.5), (2, 2))
         if len(trajectory) == 2:
             world[trajectory[-1]] = 0  # what cannot happen
-        chances = START[trajectory[0][0]] * np.prod([world[step] for step in trajectory])
+        chances = vpg_helpers.START[trajectory[0][0]] * np.prod([world[step] for step in trajectory])
         expected = chances * chosen_log_probabilities(model, trajectory).sum().exp()
         got = trajectory_probability(model, trajectory, dynamics=world)
         assert is_close(got, expected, relative=1e-3, absolute=0), (

@@ -22,6 +22,7 @@ import ast
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
@@ -36,7 +37,11 @@ from vpg_checks import CLAIMS, KEPT_FUNCTIONS
 
 NOTEBOOKS = Path(__file__).resolve().parent
 ROOT = NOTEBOOKS.parent
-LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+LESSONS = [
+    path
+    for folder in (NOTEBOOKS, NOTEBOOKS / "companion")
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+]
 EDITION = NOTEBOOKS / "exercises"
 # The README shows two pictures of the lessons: name -> (lesson, how its description begins).
 README_PICTURES = {
@@ -44,6 +49,7 @@ README_PICTURES = {
     "learning_curves.png": ("06_learning_curves.ipynb", "Three panels: two recipes"),
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
+RELATIVE_LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 ANSWER = re.compile(r"\n*<details><summary>Answer</summary>.*?</details>", re.S)
 WELCOME = """\
 **Exercise edition**, made from [the lesson](../{lesson}) by `notebooks/make.py`: its text is edited
@@ -376,16 +382,35 @@ def edit(path: Path, lesson: NotebookNode, place: int) -> str:
     """Return a cell's text as the edition has it: what answers the question before it is folded."""
     source = lesson.cells[place].source
     if place == 0:
-        welcome = WELCOME.format(lesson=path.name, **weigh(lesson)).replace("\n", " ").strip()
-        return f"{source}\n\n{welcome}"
+        welcome = WELCOME.format(lesson=path.relative_to(NOTEBOOKS).as_posix(), **weigh(lesson))
+        return f"{source}\n\n" + welcome.replace("\n", " ").strip()
     if "question" in lesson.cells[place - 1].metadata and "##" not in source:
         return AFTERWARDS.format(source)
     return source.replace("**Predict first.**", "**Predict first** (no points).")
 
 
+def move_links(text: str, path: Path) -> str:
+    """Return a lesson's text with relative links that lead there from the edition's folder.
+
+    The edition holds its lessons side by side, those of the companion too.
+    """
+
+    def moved(link: re.Match) -> str:
+        target = (path.parent / link[1]).resolve()
+        if not target.exists():
+            return link[0]  # brackets and parentheses of a formula
+        there = EDITION / target.name if target in LESSONS else target
+        return f"]({Path(os.path.relpath(there, EDITION)).as_posix()}"
+
+    return RELATIVE_LINK.sub(moved, text)
+
+
 def make_edition(path: Path, with_reference: bool = True) -> NotebookNode:
     """Return the exercise edition of one lesson."""
     lesson, cells, follows_question = read(path), [], False
+    for cell in lesson.cells:
+        if cell.cell_type == "markdown":
+            cell.source = move_links(cell.source, path)
     moved = [
         cell.id for name in exercises_of(lesson) for cell in check_of(lesson, name)
     ]  # behind their blanks

@@ -254,7 +254,7 @@ def per_episode(weigh_rewards: Callable[[np.ndarray], np.ndarray]) -> Recipe:
 
 
 class _ZerosAndOnes(gym.spaces.MultiDiscrete):
-    """CartPole's actions. Every env.step asks whether they are valid, and this answers in a fifth of the time."""
+    """CartPole's actions. Every env.step asks whether they are valid, and this answers in a third of the time."""
 
     def contains(self, x):
         fits = isinstance(x, np.ndarray) and x.shape == self.shape and np.can_cast(x.dtype, self.dtype)

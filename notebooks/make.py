@@ -4,6 +4,8 @@
     python notebooks/make.py notebooks/02_policy.ipynb  # this lesson, and all that is stale
     python notebooks/make.py --all                      # after a change to vpg_helpers.py, say
     python notebooks/make.py --for-class ~/course/source/vpg   # exercises, no folded references
+    python notebooks/make.py --alone FOLDER             # notebooks that work alone, in Colab say
+    python notebooks/make.py --site FOLDER              # pages to read, for any web server
 
 A lesson is stale when its code is no longer the code that was executed. A second execution of a
 lesson without training leaves the file byte for byte as it is: no times are recorded, no widget
@@ -32,6 +34,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
+from standalone import HIDDEN, make_standalone, with_badges
 
 from vpg_checks import CLAIMS, KEPT_FUNCTIONS
 
@@ -264,7 +267,10 @@ def set_up(path: Path, cell: NotebookNode) -> list[NotebookNode]:
         raise ValueError(f"the set-up cell of {path.name} lacks a line `{imported}`")
     more = ", go_on, judge" + ", with_my_functions" * bool(names)
     cells = [
-        new_code_cell(cell.source.replace(imported, imported + more), metadata={"tags": ["setup"]})
+        new_code_cell(
+            cell.source.replace(imported, imported + more),
+            metadata={"tags": ["setup"], "nbgrader": grading("setup")},
+        )
     ]
     if names:
         said = "Where your own functions of earlier lessons were kept, `vpg` holds them:"
@@ -304,6 +310,7 @@ def make_exercise(
             )
         metadata = {
             "tags": ["check"],
+            "claim": f"`{name}` {claims[number - 1]}",
             "nbgrader": grading(f"check_{name}_{number}", points[number - 1]),
         }
         cells += [new_markdown_cell("\n\n".join(text)), new_code_cell(line, metadata=metadata)]
@@ -313,11 +320,10 @@ def make_exercise(
         "The next cell goes on with your function if it has passed, and with the reference if not."
     )
     call = f'go_on(\n    "{name}",\n    globals(),\n    "{seal(cell.source)}",\n)'
-    hidden = {"jupyter": {"source_hidden": True}, "nbgrader": grading(f"go_on_{name}")}
     return [
         *cells,
         new_markdown_cell(reference * with_reference + ways_on),
-        new_code_cell(call, metadata=hidden),
+        new_code_cell(call, metadata=HIDDEN | {"nbgrader": grading(f"go_on_{name}")}),
     ]
 
 
@@ -340,9 +346,10 @@ def make_question(text: str, settings: dict) -> list[NotebookNode]:
         new_markdown_cell("And what comes of it:"),
         new_code_cell(
             f'judge(\n    "{name}",\n    {name},\n    "{sealed}",\n)',
-            metadata={
+            metadata=HIDDEN
+            | {
                 "tags": ["check"],
-                "jupyter": {"source_hidden": True},
+                "claim": f"the question `{name}`",
                 "nbgrader": grading(f"check_{name}", settings["points"][0]),
             },
         ),
@@ -370,6 +377,9 @@ def without_spoilers(cell: NotebookNode, follows_question: bool) -> NotebookNode
     ]
     tags = [tag for tag in cell.metadata.get("tags", []) if tag != "nbval-ignore-output"]
     kept = {"jupyter": cell.metadata["jupyter"]} if "jupyter" in cell.metadata else {}
+    if "setup" in tags:
+        # Checks lean on it, so that it is locked.
+        kept["nbgrader"] = grading(f"setup_{cell.id}".replace("-", "_"))
     copied = new_code_cell(cell.source, metadata=kept | ({"tags": tags} if tags else {}))
     copied.outputs = [
         NotebookNode(each, **({"execution_count": None} if "execution_count" in each else {}))
@@ -382,8 +392,9 @@ def edit(path: Path, lesson: NotebookNode, place: int) -> str:
     """Return a cell's text as the edition has it: what answers the question before it is folded."""
     source = lesson.cells[place].source
     if place == 0:
-        welcome = WELCOME.format(lesson=path.relative_to(NOTEBOOKS).as_posix(), **weigh(lesson))
-        return f"{source}\n\n" + welcome.replace("\n", " ").strip()
+        welcome = WELCOME.format(lesson=name_of(path), **weigh(lesson))
+        welcome = welcome.replace("\n", " ").strip()
+        return with_badges(f"{source}\n\n{welcome}", f"{EDITION.name}/{path.name}")
     if "question" in lesson.cells[place - 1].metadata and "##" not in source:
         return AFTERWARDS.format(source)
     return source.replace("**Predict first.**", "**Predict first** (no points).")
@@ -460,7 +471,10 @@ def write_edition(folder: Path, with_reference: bool = True) -> None:
 
 
 def write_class(folder: Path) -> None:
-    """Write the edition without folded references to COURSE/source/NAME, the settings to COURSE.
+    """Write the edition without folded references and the modules to COURSE/source/NAME.
+
+    What grades goes to COURSE. The modules travel with the notebooks: students need not install the
+    project, and the course's copies replace what a submission holds under these names.
 
     Raises SystemExit where the folder is no such folder, or the course has settings of its own.
     """
@@ -474,12 +488,60 @@ def write_class(folder: Path) -> None:
             f"{theirs} holds other settings; put those of {ours} into it, or move it aside"
         )
     write_edition(folder, with_reference=False)
+    for path in ROOT.glob("vpg_*.py"):
+        write_if_changed(folder / path.name, path.read_bytes())
+    for path in [EDITION / "vpg_grading.py", *(EDITION / "templates").rglob("*.*")]:
+        write_if_changed(folder.parents[1] / path.relative_to(EDITION), path.read_bytes())
     if not theirs.exists():
         shutil.copy(ours, theirs)
 
 
+def write_badges() -> None:
+    """Put the badges that the project's address allows on README and lessons, and no others."""
+    readme = ROOT / "README.md"
+    write_if_changed(
+        readme, with_badges(readme.read_text(encoding="utf-8"), LESSONS[0].name).encode()
+    )
+    for path in LESSONS:
+        lesson = read(path)
+        lesson.cells[0].source = with_badges(lesson.cells[0].source, name_of(path))
+        write_if_changed(path, (nbformat.writes(lesson) + "\n").encode())
+
+
+def name_of(path: Path) -> str:
+    """Return a lesson's name from notebooks/ on, as an address has it."""
+    return path.relative_to(NOTEBOOKS).as_posix()
+
+
+def write_alone(folder: Path) -> None:
+    """Write all lessons and all exercises as notebooks that work alone."""
+    notebooks = {name_of(path): read(path) for path in LESSONS}
+    for path in LESSONS:
+        if exercises_of(read(path)):
+            notebooks[f"{EDITION.name}/{path.name}"] = make_edition(path)
+    for name, notebook in notebooks.items():
+        alone = nbformat.writes(make_standalone(notebook, name)) + "\n"
+        write_if_changed(folder / name, alone.encode())
+
+
+def write_site(folder: Path) -> None:
+    """Write the beginning of the README, all lessons and the companion's map as pages."""
+    from pages import make_site  # what only this needs is an extra, [site]
+
+    begin = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Start")[0]
+    texts = {"README.md": begin.replace("](notebooks/", "](")}
+    for path in (NOTEBOOKS / "companion").glob("README.md"):
+        texts[name_of(path)] = path.read_text(encoding="utf-8")
+    maps = {
+        name: nbformat.v4.new_notebook(cells=[new_markdown_cell(text)])
+        for name, text in texts.items()
+    }
+    notebooks = maps | {name_of(path): read(path) for path in LESSONS}
+    make_site(notebooks, folder)
+
+
 def main() -> None:
-    """Execute lessons, then make what is made out of them; or make a class's exercises alone."""
+    """Execute lessons, then make what is made out of them; or write another edition alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "lessons", type=Path, nargs="*", help="lessons to execute, whatever they are"
@@ -491,9 +553,20 @@ def main() -> None:
         metavar="FOLDER",
         help="only write exercises without references there",
     )
+    parser.add_argument(
+        "--alone", type=Path, metavar="FOLDER", help="only write notebooks that work alone there"
+    )
+    parser.add_argument(
+        "--site", type=Path, metavar="FOLDER", help="only write pages to read there"
+    )
     settings = parser.parse_args()
     if settings.for_class:
         write_class(settings.for_class.resolve())
+    if settings.alone:
+        write_alone(settings.alone.resolve())
+    if settings.site:
+        write_site(settings.site.resolve())
+    if settings.for_class or settings.alone or settings.site:
         return
     named = [path.resolve() for path in settings.lessons]
     for path in LESSONS + [path for path in named if path not in LESSONS]:
@@ -501,6 +574,7 @@ def main() -> None:
             start = time.perf_counter()
             execute(path)
             print(f"{path.name} executed in {time.perf_counter() - start:.1f} s", flush=True)
+    write_badges()
     write_edition(EDITION)
     for name in README_PICTURES:
         write_if_changed(ROOT / ".github" / name, picture_from_lesson(name))

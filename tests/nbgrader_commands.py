@@ -21,10 +21,10 @@ class Command:
         self.process = _CONTEXT.Process(target=_run, args=(arguments, folder, environment, log))
         self.process.start()
 
-    def finish(self, timeout: float = 600):
-        """Wait; fail with what it printed if it ended with an error."""
+    def finish(self, timeout: float = 600, ends_with: int = 0):
+        """Wait; fail with what it printed if it ended with another exit status than it should."""
         self.process.join(timeout)
-        assert self.process.exitcode == 0, f"nbgrader {self.arguments}: {self.log.read_text()}"
+        assert self.process.exitcode == ends_with, f"nbgrader {self.arguments}: {self.log.read_text()}"
 
 
 def _run(arguments, folder, environment, log):

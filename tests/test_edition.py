@@ -1,12 +1,9 @@
-"""The exercise edition: made from the lessons, blank where it should be, and graded right by the real nbgrader."""
+"""The exercise edition: made from the lessons, blank where it should be, and right when it is filled in."""
 
-import csv
 import os
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 from xml.etree import ElementTree
 
 import nbformat
@@ -15,7 +12,7 @@ from catalogue import fill_in, read_catalogue, references, right_solutions, run
 from make import (
     EDITION,
     LESSONS,
-    NOTEBOOKS,
+    MODULES,
     ROOT,
     blank,
     code_cells,
@@ -27,7 +24,6 @@ from make import (
     weigh,
     write_class,
 )
-from nbgrader_commands import Command
 
 import vpg_helpers as vpg
 from vpg_checks import KEPT_FUNCTIONS, with_my_functions
@@ -126,6 +122,8 @@ def test_a_teacher_s_own_settings_are_never_overwritten(tmp_path):
     config.write_text(config.read_text() + "c.CourseDirectory.course_id = 'vpg101'\n")
     write_class(tmp_path / "course/source/vpg")
     assert "vpg101" in config.read_text(), "settings added below ours stay"
+    assert all((tmp_path / "course/source/vpg" / name).exists() for name in MODULES)
+    assert (tmp_path / "course/vpg_grading.py").exists()
     config.write_text("c = get_config()  # mine\n")
     with pytest.raises(SystemExit, match="holds other settings"):
         write_class(tmp_path / "course/source/vpg")
@@ -158,6 +156,12 @@ def test_cells_carry_nbgrader_metadata(edition):
             re.fullmatch(rf"check_{identifier}(_\d)?", each.metadata["nbgrader"]["grade_id"])
             for each in graded(edition)
         )
+
+
+def points(name):
+    """Return what each graded cell of a notebook is worth, by grade_id."""
+    cells = [cell.metadata["nbgrader"] for cell in graded(read(EDITION / name))]
+    return {cell["grade_id"]: cell["points"] for cell in cells}
 
 
 def is_solution(cell):
@@ -266,140 +270,3 @@ def test_blank_nothing_but_the_checks_fails_under_nbval(tmp_path):
     }
     assert set(failures) == expected
     assert all("not written yet" in said for said in failures.values())
-
-
-# --- a class, with the real nbgrader ------------------------------------------------------------------------
-
-ENDLESS = "def get_policy(model, observation):\n    while True:\n        pass"
-MISTAKES = {
-    # student: (blank, what was written there, the checks that must take points)
-    "twice_softmax": ("get_policy", "    return Categorical(logits=torch.softmax(logits, dim=-1))", {1, 2}),
-    "flat_batch": ("get_policy", "    return Categorical(logits=logits.flatten())", {2}),
-    "wrong_sign": ("probability_of_right", "    return 1 / (1 + torch.exp(difference))", {1}),
-}
-
-
-class Course:
-    """A course folder, an exchange and students' homes, driven with nbgrader's commands."""
-
-    def __init__(self, folder, lessons):
-        self.folder, self.lessons = folder, lessons
-        self.course, exchange = folder / "course", folder / "exchange"
-        exchange.mkdir()
-        exchange.chmod(0o777)
-        for_class = [sys.executable, NOTEBOOKS / "make.py", "--for-class", self.course / "source/vpg"]
-        subprocess.run(for_class, check=True)
-        for path in (self.course / "source/vpg").glob("*.ipynb"):
-            if path.name not in lessons:
-                path.unlink()
-        shutil.copy(self.course / "nbgrader_config.py", folder / "nbgrader_config.py")
-        with (folder / "nbgrader_config.py").open("a") as config:
-            print("c.CourseDirectory.course_id = 'vpg101'", file=config)
-            print(f"c.Exchange.root = {str(exchange)!r}", file=config)
-            print("c.ExchangeCollect.check_owner = False", file=config)  # one user plays all the students here
-            print("c.Execute.timeout = 10" if len(lessons) == 1 else "", file=config)
-        shutil.copy(folder / "nbgrader_config.py", self.course)
-        self.run("generate_assignment", "vpg")
-        self.run("release_assignment", "vpg")
-
-    def start(self, *command, folder=None):
-        # nbgrader calls alembic by its name
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = {"PATH": path, "JUPYTER_DATA_DIR": str(self.folder / "data")}
-        log = self.folder / f"{'_'.join(command)}.log"
-        return Command(list(command), folder or self.course, environment, log)
-
-    def run(self, *command, folder=None):
-        self.start(*command, folder=folder).finish()
-
-    def hand_in(self, solutions):
-        """Fetch as a student, fill in and submit, for every student: {student: {notebook: {grade_id: source}}}."""
-        fetched = self.folder / "fetched"
-        fetched.mkdir()
-        shutil.copy(self.folder / "nbgrader_config.py", fetched)
-        self.run("fetch_assignment", "vpg", folder=fetched)
-        submitting = []
-        for student, notebooks in solutions.items():
-            home = self.folder / student
-            shutil.copytree(fetched, home)
-            for name in self.lessons:
-                path = home / "vpg" / name
-                nbformat.write(fill_in(read(path), notebooks.get(name, {})), path)
-            submitting.append(self.start("submit", "vpg", f"--student={student}", folder=home))
-        for command in submitting:
-            command.finish()
-
-    def grade(self):
-        """Collect and autograde; return each student's score."""
-        self.run("collect", "vpg")
-        self.run("autograde", "vpg")
-        self.run("export")
-        with (self.course / "grades.csv").open() as grades:
-            return {row["student_id"]: float(row["score"]) for row in csv.DictReader(grades)}
-
-    def verdicts(self, student):
-        """Return the graded cells of a student, those with points and those without: two sets of grade ids."""
-        passed, failed = set(), set()
-        for name in self.lessons:
-            for cell in graded(read(self.course / "autograded" / student / "vpg" / name)):
-                wrong = any(output.output_type == "error" for output in cell.outputs)
-                (failed if wrong else passed).add(cell.metadata["nbgrader"]["grade_id"])
-        return passed, failed
-
-
-def points(name):
-    """Return what each graded cell of a notebook is worth, by grade_id."""
-    cells = [cell.metadata["nbgrader"] for cell in graded(read(EDITION / name))]
-    return {cell["grade_id"]: cell["points"] for cell in cells}
-
-
-THE_WHOLE_CLASS = ["perfect", "empty", "half", "endless", *MISTAKES]
-
-
-@pytest.mark.parametrize(
-    "students",
-    # Half of it blank, and all of it with a mistake in one claim: between them every kind of cell is won and lost.
-    [["half", "flat_batch"], pytest.param(THE_WHOLE_CLASS, marks=pytest.mark.slow)],
-    ids=["two", "whole class"],
-)
-def test_nbgrader_marks_a_class(tmp_path, students):
-    name, right = "02_policy.ipynb", right_solutions()
-    half = {"probability_of_right", "who_gains_from_5", "timid_line"}
-    last_line = {blank_name: references()[blank_name].splitlines()[-1] for blank_name, _, _ in MISTAKES.values()}
-    classroom = {
-        "perfect": right[name],
-        "empty": {},
-        "half": {blank_name: right[name][blank_name] for blank_name in half},
-        "endless": right[name] | {"get_policy": ENDLESS},
-    }
-    for student, (blank_name, wrong, _) in MISTAKES.items():
-        mistaken = references()[blank_name].replace(last_line[blank_name], wrong)
-        classroom[student] = right[name] | {blank_name: mistaken}
-    course = Course(tmp_path, [name])
-    course.hand_in({student: {name: classroom[student]} for student in students})
-    scores, worth = course.grade(), points(name)
-    lost = {
-        "perfect": set(),
-        "empty": set(worth),
-        "half": set(worth) - {"check_probability_of_right_1", "check_who_gains_from_5", "check_timid_line"},
-        "endless": {"check_get_policy_1", "check_get_policy_2"},
-        **{
-            student: {f"check_{blank_name}_{number}" for number in numbers}
-            for student, (blank_name, _, numbers) in MISTAKES.items()
-        },
-    }
-    assert set(scores) == set(students)
-    for student in students:
-        checks = lost[student]
-        assert course.verdicts(student)[1] == checks, student
-        assert scores[student] == sum(worth.values()) - sum(worth[check] for check in checks), student
-
-
-@pytest.mark.slow
-def test_nbgrader_gives_full_marks_and_none_for_all_six_lessons(tmp_path):
-    course = Course(tmp_path, NAMES)
-    course.hand_in({"perfect": right_solutions(), "empty": {}})
-    assert course.grade() == {"perfect": sum(sum(points(name).values()) for name in NAMES), "empty": 0}
-    assert course.verdicts("perfect")[1] == set()
-    program = (course.course / "autograded/perfect/vpg/my_agent.py").read_text()
-    assert all(f"\ndef {name}(" in program for name in KEPT_FUNCTIONS)

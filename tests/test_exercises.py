@@ -1,16 +1,22 @@
 """The checks judge right: every wrong answer refused with its own message, every right one accepted."""
 
 import ast
+import collections
 import functools
 import inspect
+import random
 import re
+import sys
 import time
 import warnings
 
 import numpy as np
 import pytest
-from catalogue import Stage, change, read_catalogue, references
+from catalogue import FOLDER, Stage, change, read_catalogue, references
 from make import LESSONS, blank, questions_of, read, seal_question
+
+sys.path.append(str(FOLDER / "benchmarks"))
+import mutants
 
 import vpg_checks
 import vpg_helpers
@@ -19,13 +25,23 @@ from vpg_checks import CLAIMS, CheckFailed, NotWrittenYet, check, checking, clai
 WRONG, RIGHT = read_catalogue("wrong_answers.txt"), read_catalogue("right_answers.txt")
 QUESTIONS = [question for path in LESSONS for question in questions_of(read(path))]
 stage_of = functools.cache(Stage)
+# Playing takes time: of these every fifth answer is judged, all of them with -m slow and in benchmarks/verdicts.py.
+PLAYED = ("train_one_epoch", "train")
 
 
 def identify(answer):
     return f"{answer.exercise}: {answer.label}"
 
 
-@pytest.mark.parametrize("answer", WRONG, ids=identify)
+def cases(answers):
+    numbers = collections.Counter()
+    for answer in answers:
+        numbers[answer.exercise] += answer.exercise in PLAYED
+        marks = pytest.mark.slow if numbers[answer.exercise] % 5 else ()
+        yield pytest.param(answer, id=identify(answer), marks=marks)
+
+
+@pytest.mark.parametrize("answer", [*cases(WRONG)])
 def test_wrong_answer_is_refused_with_its_own_message(answer):
     assert answer.said, "a wrong answer needs the message that it is to get"
     with warnings.catch_warnings():
@@ -35,7 +51,7 @@ def test_wrong_answer_is_refused_with_its_own_message(answer):
     assert said.startswith(f"{answer.exercise}: ") and len(said) < 500
 
 
-@pytest.mark.parametrize("answer", RIGHT, ids=identify)
+@pytest.mark.parametrize("answer", [*cases(RIGHT)])
 def test_right_answer_in_another_style_is_accepted(answer):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nbgrader takes anything on stderr for a failure
@@ -58,11 +74,19 @@ def test_blank_is_not_written_yet(exercise):
 
 
 def test_catalogues_are_large_and_cover_every_exercise():
-    assert len(WRONG) >= 60 and len(RIGHT) >= 25
+    assert len(WRONG) >= 380 and len(RIGHT) >= 80
     for exercise in references():
         assert sum(answer.exercise == exercise for answer in WRONG) >= 6, exercise
         assert sum(answer.exercise == exercise for answer in RIGHT) >= 2, exercise
     assert len({identify(answer) for answer in WRONG + RIGHT}) == len(WRONG + RIGHT)
+
+
+@pytest.mark.parametrize("exercise", ["get_policy", "sum_of_log_policy", "calculate_loss", "reward_to_go"])
+def test_no_small_change_of_the_lesson_s_own_function_goes_unnoticed(exercise):
+    equal = mutants.equal_mutants()
+    changed = random.Random(exercise).sample(mutants.mutants_of(exercise, references()[exercise]), 30)
+    for mutant, said in zip(changed, mutants.verdicts(exercise, changed), strict=True):
+        assert bool(said) != (mutant[:2] in equal), mutant.change
 
 
 def test_a_change_that_does_not_fit_is_reported():

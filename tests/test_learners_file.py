@@ -41,7 +41,7 @@ def test_what_is_kept_is_a_program_that_trains(capsys):
     assert all(source in text for source in SIX.values())
     FILE.write_text(text.replace("epochs=80", "epochs=2, max_timesteps=60"))
     capsys.readouterr()
-    runpy.run_path(FILE, run_name="__main__")
+    runpy.run_path(str(FILE), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2"] and all(float(line.split()[1]) > 5 for line in lines)
     assert "vpg" not in text

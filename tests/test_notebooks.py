@@ -1,6 +1,7 @@
 """The lessons as documents: well formed, executed, readable, and building what vpg_helpers.py holds."""
 
 import ast
+import math
 import re
 import subprocess
 import sys
@@ -202,6 +203,17 @@ def test_opening_and_ending_hold_what_a_reader_needs(lesson):
         assert heading in last
     assert last.count("<details>") == 3
     assert "https://spinningup.openai.com/en/latest/" in last
+
+
+def test_stated_minutes_follow_the_rule(lesson):
+    """130 words a minute and five seconds for a line of code, rounded up to five minutes."""
+    texts = [
+        re.sub(r"```.*?```|\]\([^)]*\)", "", cell.source, flags=re.S) for cell in lesson.cells if "outputs" not in cell
+    ]
+    words = sum(len(re.findall(r"[A-Za-z][\w'’-]*", text)) for text in texts)
+    lines = sum(bool(line.strip()) for cell in code_cells(lesson) for line in cell.source.splitlines())
+    minutes = 5 * math.ceil((words / 130 + lines * 5 / 60) / 5)
+    assert f"**Time:** {minutes} minutes" in lesson.cells[0].source
 
 
 def test_predictions_have_folded_answers(lesson):

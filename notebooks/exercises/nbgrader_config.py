@@ -1,4 +1,18 @@
-"""Settings for grading the exercise notebooks with nbgrader: copy it into your course folder."""
+"""Settings for grading the exercises with nbgrader; `make.py --for-class` puts them into a course.
+
+vpg_grading.py, beside this file, holds what they name.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nbgrader
+
+COURSE = Path(__file__).resolve().parent
+sys.path.insert(0, str(COURSE))
+# nbgrader calls alembic by its name; it lies beside the Python that runs nbgrader.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 c = get_config()  # noqa: F821 - nbgrader defines it
 
@@ -10,5 +24,30 @@ c.GenerateAssignment.preprocessors = [
     "nbgrader.preprocessors.ComputeChecksums",
     "nbgrader.preprocessors.SaveCells",
 ]
-# An endless loop is interrupted after a minute; the longest cell takes some ten seconds.
-c.Execute.timeout = 60
+# What a submission holds is put into the notebook as it was released: it cannot stop the class.
+c.Autograde.exporter_class = "vpg_grading.Submission"
+c.Autograde.sanitize_preprocessors = ["vpg_grading.Rebuild"]
+c.Autograde.autograde_preprocessors = [
+    "vpg_grading.Judge",
+    "nbgrader.preprocessors.IgnorePattern",
+    "nbgrader.preprocessors.LimitOutput",
+    "nbgrader.preprocessors.SaveAutoGrades",
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+# An endless loop is interrupted after half a minute; no cell that is judged takes a tenth of it.
+c.Judge.timeout = 30
+c.Judge.shutdown_kernel = "immediate"
+# A check fails by its verdict; a warning on stderr takes no points.
+c.IgnorePattern.enabled = True
+c.IgnorePattern.pattern = "."
+# Grading makes my_agent.py anew, from what passes.
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "my_agent*"]
+
+c.GenerateFeedback.preprocessors = ["vpg_grading.Feedback"]
+c.HTMLExporter.extra_template_basedirs = [
+    str(COURSE / "templates"),
+    str(Path(nbgrader.__file__).parent / "server_extensions/formgrader/templates"),
+]
+
+c.ExportApp.plugin_class = "vpg_grading.ClassReport"

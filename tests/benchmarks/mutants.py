@@ -21,6 +21,7 @@ import io
 import math
 import multiprocessing
 import random
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -250,7 +251,11 @@ def _unparse(tree, old, new):
 
 
 def _describe(before, after):
-    before, after = before.splitlines(), after.splitlines()
+    # Python 3.10 puts targets into parentheses, later ones do not.
+    before, after = [
+        re.sub(r"(for |^ *)\((\w+(?:, \w+)+)\)( in | = )", r"\1\2\3", code, flags=re.M).splitlines()
+        for code in (before, after)
+    ]
     while before and after and before[0] == after[0]:
         before, after = before[1:], after[1:]
     while before and after and before[-1] == after[-1]:
@@ -314,7 +319,8 @@ def main():
     print(f"{'exercise':30}{'mutants':>9}{'refused':>9}{'equal':>7}{'survivors':>11}")
     for exercise, code in chosen.items():
         mutants = mutants_of(exercise, code)
-        gone = [change for name, change in equal if name == exercise and (name, change) not in {m[:2] for m in mutants}]
+        made = {mutant[:2] for mutant in mutants}
+        gone = [change for name, change in equal if name == exercise and (name, change) not in made]
         mutants = random.Random(0).sample(mutants, math.ceil(arguments.sample * len(mutants)))
         said = dict(zip(mutants, verdicts(exercise, mutants), strict=True))
         survivors = [mutant for mutant in mutants if not said[mutant] and mutant[:2] not in equal]

@@ -1,7 +1,7 @@
 """Do the checks judge right, every time? Print, for each exercise, refused and accepted answers and seconds.
 
     python tests/benchmarks/verdicts.py              # twenty rounds, each with other random numbers
-    python tests/benchmarks/verdicts.py --rounds 1
+    python tests/benchmarks/verdicts.py --rounds 1 train get_action   # two exercises
 
 Wrong answers must be refused with their own message, right ones accepted, in every round.
 """
@@ -29,20 +29,27 @@ def count(stage, answers):
     judged = 0
     for answer in answers:
         said = next(filter(None, stage.judge(answer.code)), "")
-        judged += bool(said and re.search(answer.said, said)) if answer.said else not said
+        right = bool(said and re.search(answer.said, said)) if answer.said else not said
+        if not right:
+            print(f"{answer.exercise}: {answer.label}: {said or 'accepted'}", file=sys.stderr)
+        judged += right
     return judged
 
 
 def main():
     """Judge both catalogues round after round."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("exercises", nargs="*")
     parser.add_argument("--rounds", type=int, default=20)
-    rounds = parser.parse_args().rounds
+    arguments = parser.parse_args()
+    rounds, exercises = arguments.rounds, arguments.exercises or references()
     warnings.simplefilter("ignore")  # of mistakes that PyTorch itself frowns at
     wrong, right = read_catalogue("wrong_answers.txt"), read_catalogue("right_answers.txt")
     totals = np.zeros(4, int)
     print(f"{'exercise':30}{'wrong refused':>16}{'right accepted':>16}{'check, s (longest)':>20}")
     for exercise, reference in references().items():
+        if exercise not in exercises:
+            continue
         stage, sums, longest = Stage(exercise), np.zeros(4, int), 0.0
         mistakes = [answer for answer in wrong if answer.exercise == exercise]
         styles = [answer for answer in right if answer.exercise == exercise]

@@ -24,6 +24,7 @@ import ast
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
@@ -39,8 +40,11 @@ from vpg_checks import CLAIMS, KEPT_FUNCTIONS
 
 NOTEBOOKS = Path(__file__).resolve().parent
 ROOT = NOTEBOOKS.parent
-LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-COMPANION = sorted((NOTEBOOKS / "companion").glob("[0-9][0-9]_*.ipynb"))
+LESSONS = [
+    path
+    for folder in (NOTEBOOKS, NOTEBOOKS / "companion")
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+]
 EDITION = NOTEBOOKS / "exercises"
 # The README shows two pictures of the lessons: name -> (lesson, how its description begins).
 README_PICTURES = {
@@ -48,6 +52,7 @@ README_PICTURES = {
     "learning_curves.png": ("06_learning_curves.ipynb", "Three panels: two recipes"),
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
+RELATIVE_LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 ANSWER = re.compile(r"\n*<details><summary>Answer</summary>.*?</details>", re.S)
 WELCOME = """\
 **Exercise edition**, made from [the lesson](../{lesson}) by `notebooks/make.py`: its text is edited
@@ -387,16 +392,36 @@ def edit(path: Path, lesson: NotebookNode, place: int) -> str:
     """Return a cell's text as the edition has it: what answers the question before it is folded."""
     source = lesson.cells[place].source
     if place == 0:
-        welcome = WELCOME.format(lesson=path.name, **weigh(lesson)).replace("\n", " ").strip()
+        welcome = WELCOME.format(lesson=name_of(path), **weigh(lesson))
+        welcome = welcome.replace("\n", " ").strip()
         return with_badges(f"{source}\n\n{welcome}", f"{EDITION.name}/{path.name}")
     if "question" in lesson.cells[place - 1].metadata and "##" not in source:
         return AFTERWARDS.format(source)
     return source.replace("**Predict first.**", "**Predict first** (no points).")
 
 
+def move_links(text: str, path: Path) -> str:
+    """Return a lesson's text with relative links that lead there from the edition's folder.
+
+    The edition holds its lessons side by side, those of the companion too.
+    """
+
+    def moved(link: re.Match) -> str:
+        target = (path.parent / link[1]).resolve()
+        if not target.exists():
+            return link[0]  # brackets and parentheses of a formula
+        there = EDITION / target.name if target in LESSONS else target
+        return f"]({Path(os.path.relpath(there, EDITION)).as_posix()}"
+
+    return RELATIVE_LINK.sub(moved, text)
+
+
 def make_edition(path: Path, with_reference: bool = True) -> NotebookNode:
     """Return the exercise edition of one lesson."""
     lesson, cells, follows_question = read(path), [], False
+    for cell in lesson.cells:
+        if cell.cell_type == "markdown":
+            cell.source = move_links(cell.source, path)
     moved = [
         cell.id for name in exercises_of(lesson) for cell in check_of(lesson, name)
     ]  # behind their blanks
@@ -477,7 +502,7 @@ def write_badges() -> None:
     write_if_changed(
         readme, with_badges(readme.read_text(encoding="utf-8"), LESSONS[0].name).encode()
     )
-    for path in LESSONS + COMPANION:
+    for path in LESSONS:
         lesson = read(path)
         lesson.cells[0].source = with_badges(lesson.cells[0].source, name_of(path))
         write_if_changed(path, (nbformat.writes(lesson) + "\n").encode())
@@ -490,8 +515,8 @@ def name_of(path: Path) -> str:
 
 def write_alone(folder: Path) -> None:
     """Write all lessons and all exercises as notebooks that work alone."""
-    notebooks = {name_of(path): read(path) for path in LESSONS + COMPANION}
-    for path in LESSONS + COMPANION:
+    notebooks = {name_of(path): read(path) for path in LESSONS}
+    for path in LESSONS:
         if exercises_of(read(path)):
             notebooks[f"{EDITION.name}/{path.name}"] = make_edition(path)
     for name, notebook in notebooks.items():
@@ -511,7 +536,7 @@ def write_site(folder: Path) -> None:
         name: nbformat.v4.new_notebook(cells=[new_markdown_cell(text)])
         for name, text in texts.items()
     }
-    notebooks = maps | {name_of(path): read(path) for path in LESSONS + COMPANION}
+    notebooks = maps | {name_of(path): read(path) for path in LESSONS}
     make_site(notebooks, folder)
 
 

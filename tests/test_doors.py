@@ -22,7 +22,6 @@ import yaml
 from bs4 import BeautifulSoup
 from catalogue import fill_in, right_solutions
 from make import (
-    COMPANION,
     EDITION,
     LESSONS,
     NOTEBOOKS,
@@ -97,7 +96,7 @@ def lone(tmp_path):
 
 
 def test_every_notebook_is_there_alone(alone):
-    lessons = [name_of(path) for path in LESSONS + COMPANION]
+    lessons = [name_of(path) for path in LESSONS]
     assert set(lessons) | {name_of(path) for path in EDITION.glob("*.ipynb")} <= set(alone)
 
 
@@ -269,8 +268,7 @@ def copied(tmp_path, monkeypatch):
     monkeypatch.setattr(standalone, "ROOT", tmp_path)
     monkeypatch.setattr(make, "ROOT", tmp_path)
     monkeypatch.setattr(make, "NOTEBOOKS", tmp_path / "notebooks")
-    for name in ("LESSONS", "COMPANION"):
-        monkeypatch.setattr(make, name, [tmp_path / path.relative_to(ROOT) for path in getattr(make, name)])
+    monkeypatch.setattr(make, "LESSONS", [tmp_path / path.relative_to(ROOT) for path in LESSONS])
     project = re.sub(r"\[project\.urls\]\n.*\n", "", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
     def make_all(address):

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from urllib.parse import unquote
 
 import nbformat
 import numpy as np
@@ -55,9 +56,10 @@ def lesson(request):
     return read(request.param)
 
 
-def test_the_six_lessons_are_there():
+def test_the_lessons_are_there():
     expected = ["01_model", "02_policy", "03_action", "04_pseudo_loss", "05_training", "06_learning_curves"]
-    assert [path.stem for path in LESSONS] == expected
+    companion = ["07_baselines", "08_advantages", "09_continuous_actions", "10_clinic"]
+    assert [path.stem for path in LESSONS] == expected + companion
 
 
 @pytest.mark.parametrize("name", KEPT_FUNCTIONS)
@@ -195,12 +197,12 @@ def test_cells_are_short_and_plain(lesson):
 def test_opening_and_ending_hold_what_a_reader_needs(lesson):
     first, last = lesson.cells[0].source, lesson.cells[-1].source
     assert len(first.split()) <= 150
-    assert re.match(r"# \d\. .+\?\n", first) and "**Time:**" in first and "**You need:**" in first
+    assert re.match(r"# \d+\. .+\?\n", first) and "**Time:**" in first and "**You need:**" in first
     assert "## Words for this lesson" in "\n".join(cell.source for cell in lesson.cells)
     for heading in ("**Recap**", "**Three questions**", "**In Spinning Up:**", "**Next:**"):
         assert heading in last
     assert last.count("<details>") == 3
-    assert "https://spinningup.openai.com/en/latest/spinningup/rl_intro" in last
+    assert "https://spinningup.openai.com/en/latest/" in last
 
 
 def test_stated_minutes_follow_the_rule(lesson):
@@ -221,11 +223,42 @@ def test_predictions_have_folded_answers(lesson):
         assert source.count("**Predict first.**") <= source.count("<details><summary>Answer</summary>")
 
 
-def test_links_between_files_resolve():
-    for path in [*LESSONS, ROOT / "README.md"]:
-        for target in re.findall(r"\]\(([^)#\s]+)\)", path.read_text()):
-            if not target.startswith(("http", "mailto")):
-                assert (path.parent / target).exists(), f"{path.name} links to {target}"
+PAGES = sorted([ROOT / "README.md", *NOTEBOOKS.glob("**/README.md"), *NOTEBOOKS.glob("**/[0-9][0-9]_*.ipynb")])
+CODE = r"```.*?```|\$\$.*?\$\$"  # and formulas: their brackets are no links
+
+
+def text_of(path):
+    """Return the Markdown of a page or a notebook, without code and formulas that stand on lines of their own."""
+    if path.suffix != ".ipynb":
+        return re.sub(CODE, "", path.read_text(), flags=re.S)
+    cells = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    return "\n".join(re.sub(CODE, "", source, flags=re.S) for source in cells)
+
+
+def anchors_of(path):
+    """Return what a link may name: a notebook's headings as Jupyter spells them, a page's as GitHub does."""
+    headings = [heading.strip().replace("`", "") for heading in re.findall(r"^#+ (.+)$", text_of(path), flags=re.M)]
+    if path.suffix != ".ipynb":
+        headings = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_inside_the_project_leads_somewhere(path):
+    without_formulas = re.sub(r"`[^`\n]*`|\$[^$\n]*\$", "", text_of(path))
+    links = re.findall(r"\]\((?!https?:)([^)\s]*)\)", without_formulas)
+    for link in links:
+        file, _, anchor = unquote(link).partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), f"{path.name} links to {link}"
+        assert not anchor or anchor in anchors_of(target), f"{path.name} links to {link}; there is {anchors_of(target)}"
+
+
+def test_every_lesson_s_last_words_point_both_ways():
+    for before, after in zip(LESSONS, LESSONS[1:], strict=False):
+        for path, other in ((before, after), (after, before)):
+            links = re.findall(r"\]\(([^)\s]+)\)", read(path).cells[-1].source)
+            assert other in [(path.parent / link).resolve() for link in links], f"{path.name} to {other.name}"
 
 
 def test_notebooks_stay_small():

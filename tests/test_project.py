@@ -97,7 +97,8 @@ def test_imports_run_one_way(module, used):
 
 def test_readme_s_lesson_table_is_complete():
     for lesson in LESSONS:
-        (row,) = [line for line in README.splitlines() if f"(notebooks/{lesson.name})" in line and "|" in line]
+        link = f"({lesson.relative_to(ROOT).as_posix()})"
+        (row,) = [line for line in README.splitlines() if link in line and "|" in line]
         title, _, _ = lesson.read_text().partition("?")
         question = title.rpartition(": ")[2]
         assert question.lower() in row.lower(), f"{lesson.name}: the table should ask '{question}?'"

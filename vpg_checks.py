@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+import vpg_companion
 import vpg_helpers
 
 # The functions that an agent is made of: what a learner writes of these is kept and used by later lessons.
@@ -1771,6 +1772,505 @@ def _(fit_value):
             (f"with scale = {scale} the targets are multiplied: divide by it", examples[1] * scale, 4),
         ]
         compare_fits(fit_value, vpg_helpers.create_model(4, 1, 8), gentle_descent, examples, scale, 4, known)
+# Lesson 8
+
+
+def discounted(values, discount):
+    """Return the discounted sums from each step on, by their definition: a matrix of powers times the values."""
+    away = np.arange(len(values)) - np.arange(len(values))[:, np.newaxis]
+    return np.where(away < 0, 0.0, float(discount) ** np.maximum(away, 0)) @ np.asarray(values, dtype=float)
+
+
+def expect_steps(got: object, expected: np.ndarray, said: str):
+    """Assert one number per step, within a millionth of the largest."""
+    expect_shape(got, expected.shape, f"{len(expected)} steps gave shape {{}}")
+    got = np.asarray(got, dtype=float)
+    assert np.abs(got - expected).max() <= 1e-6 * np.abs(expected).max() + 1e-9, said
+
+
+def expect_pair(got: object, expected: tuple[float, float], said: str, known: dict):
+    """Assert the two numbers of a path of two steps."""
+    expect_shape(got, (2,), "two steps gave shape {}: one number per step")
+    expect_value(np.asarray(got, dtype=float).round(6).tolist(), [*expected], f"{said} expected {[*expected]}", known)
+
+
+def random_paths():
+    """Yield rewards, values, a last value, gamma and lam, of paths long and short, large and small."""
+    random = np.random.default_rng()
+    for steps, scale in [(1, 1.0), (2, 1e-3), (7, 1e4), (60, 1.0), (500, 1.0)]:
+        rewards, values, last_value = scale * random.normal(size=steps), scale * random.normal(size=steps), scale * 3.0
+        yield rewards, values, last_value, random.uniform(0.5, 1), random.choice([0.0, 1.0, random.uniform(0.2, 0.98)])
+
+
+@claim("discount_cumsum")
+def _(discount_cumsum):
+    got = discount_cumsum(np.array([1.0, 2.0, 4.0]), 0.5)
+    expect_shape(got, (3,), "three values gave shape {}: one sum per step")
+    expect_value(
+        np.asarray(got, dtype=float).tolist(),
+        [3, 4, 4],
+        "for 1, 2, 4 and a discount of 0.5 expected [3, 4, 4]",
+        {
+            (7, 6, 4): "the discount is not used",
+            (1, 2.5, 5.25): "those are sums of what came before each step; sum from the step on",
+            (4, 4, 3): "the sums are right and their order is turned round",
+            (3, 2, 1): "the discount counts from the path's first step; count it from each step on",
+            (1.5, 2, 2): "a step's own value is not discounted",
+            (4, 4, 0): "a step's own value belongs to its sum",
+            (1, 2, 4): "nothing is added up",
+        },
+    )
+    got = np.asarray(discount_cumsum(np.array([1, 1]), 0.5), dtype=float).tolist()
+    expect_value(got, [1.5, 1], "for the whole numbers 1, 1 and 0.5 expected [1.5, 1]")
+    answers = []
+    for values, _, _, gamma, _ in random_paths():
+        answers += [(discount_cumsum(values, discount), values, discount) for discount in (gamma, 0.0, 1.0)]
+    # Compared at the end: an answer must not change when another one is given.
+    for got, values, discount in answers:
+        said = f"for {len(values)} random values and a discount of {discount:.3g} it differs"
+        expect_steps(got, discounted(values, discount), said)
+
+
+@claim("gae")
+def _(gae):
+    got = gae(np.array([1.0, 1.0]), np.array([4.0, 2.0, 8.0]), 0.5, 0.25)
+    said = "for rewards 1, 1, values 4, 2, 8, gamma 0.5 and lam 0.25"
+    known = {
+        (-0.5, 3): "lam is missing: the errors are discounted by gamma times lam",
+        (-1.25, 3): "the errors are discounted by lam alone: by gamma times lam",
+        (-2, 3): "those are the errors of single steps; add up what follows, discounted",
+        (-0.125, 7): "the next value is not discounted in the errors",
+        (1.625, -3): "the sign is turned round: got minus expected",
+        (-2.125, -1): "the last value, of what follows the path, is left out",
+        (2.625, 5): "the step's own value is not taken off",
+        (-1, 0): "values[:-1] are those of the steps themselves; the next ones are values[1:]",
+        (0.25, -6): "the next value takes the place of the step's own, and the other way round",
+    }
+    expect_pair(got, (-1.625, 3), said, known)
+    answers = []
+    for rewards, values, last_value, gamma, lam in random_paths():
+        values = np.append(values, last_value)
+        answers.append((gae(rewards, values, gamma, lam), rewards + gamma * values[1:] - values[:-1], gamma, lam))
+    for got, errors, gamma, lam in answers:
+        said = f"for {len(errors)} random steps, gamma {gamma:.3g} and lam {lam:.3g} it differs"
+        expect_steps(got, discounted(errors, gamma * lam), said)
+
+
+def expected_path(rewards, values, last_value, terminated, gamma, lam):
+    """Return advantages and targets by their definition."""
+    values = np.append(values, 0.0 if terminated else last_value)
+    errors = rewards + gamma * values[1:] - values[:-1]
+    return discounted(errors, gamma * lam), discounted(np.append(rewards, values[-1]), gamma)[:-1]
+
+
+def finished(finish_path, *path):
+    """Return what finish_path gives for a path; assert that it is a pair."""
+    got = finish_path(*path)
+    assert isinstance(got, tuple) and len(got) == 2, f"expected advantages and targets, got {type(got).__name__}"
+    return got
+
+
+TWO_STEPS = np.array([1.0, 1.0]), np.array([4.0, 2.0]), 8.0
+
+
+@claim("finish_path", "gives the advantages")
+def _(finish_path):
+    said = "for rewards 1, 1, values 4, 2, a last value of 8, gamma 0.5 and lam 0.25, {}, expected advantages".format
+    expect_pair(
+        finished(finish_path, *TWO_STEPS, np.False_, 0.5, 0.25)[0],
+        (-1.625, 3),
+        said("cut"),
+        {
+            (-2.125, -1): "a path that was cut has its last value still to come",
+            (3.5, 5): "those are the targets; the advantages come first",
+            (-0.5, 3): "lam is missing",
+        },
+    )
+    expect_pair(
+        finished(finish_path, *TWO_STEPS, np.True_, 0.5, 0.25)[0],
+        (-2.125, -1),
+        said("terminated"),
+        {(-1.625, 3): "where a path terminated nothing is to come: its last value does not count"},
+    )
+    expect_random_paths(finish_path, which=0)
+
+
+@claim("finish_path", "gives the targets")
+def _(finish_path):
+    said = "for rewards 1, 1, values 4, 2, a last value of 8, gamma 0.5 and lam 0.25, {}, expected targets".format
+    got = finished(finish_path, *TWO_STEPS, np.False_, 0.5, 0.25)[1]
+    expect_shape(got, (2,), "two steps gave targets of shape {}: leave out what belongs to no step")
+    expect_pair(
+        got,
+        (3.5, 5),
+        said("cut"),
+        {
+            (1.5, 1): "a path that was cut has its last value still to come, in the targets too",
+            (2.375, 5): "those are advantages plus values; the targets are discounted rewards-to-go",
+            (1.25, 2): "there is no lam in the targets",
+            (10, 9): "the targets are not discounted",
+            (-0.5, 3): "the discounted errors add up to the target minus the value",
+            (5, 8): "the targets are shifted by one step",
+        },
+    )
+    expect_pair(
+        finished(finish_path, *TWO_STEPS, np.True_, 0.5, 0.25)[1],
+        (1.5, 1),
+        said("terminated"),
+        {(3.5, 5): "where a path terminated nothing is to come: its last value does not count"},
+    )
+    expect_random_paths(finish_path, which=1)
+
+
+def expect_random_paths(finish_path, which):
+    """Assert the advantages (0) or the targets (1) of random paths that end either way."""
+    answers = []
+    for *path, gamma, lam in random_paths():
+        for terminated in (True, False):
+            path_and_end = *path, terminated, gamma, lam
+            answers.append((finished(finish_path, *path_and_end)[which], path_and_end))
+    for got, path in answers:
+        name, end = ("advantages", "targets")[which], "terminated" if path[3] else "was cut"
+        said = f"the {name} of a random path of {len(path[0])} steps that {end} differ (gamma {path[4]:.3g})"
+        expect_steps(got, expected_path(*path)[which], said)
+
+
+class VectorScript(gym.vector.VectorEnv):
+    """Worlds without physics, side by side: everything is random, and what happened is written down in steps.
+
+    A step is (observations, actions, rewards, playing, terminated, truncated, observations after), each per world.
+    """
+
+    metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
+
+    def __init__(self, worlds: int = 6, features: int = 3, actions: int = 2):
+        self.num_envs, self.features = worlds, features
+        self.single_observation_space = gym.spaces.Box(-1, 1, (features,), np.float32)
+        self.single_action_space = gym.spaces.Discrete(actions)
+        self.steps, self.seeds, self.resetting = [], [], np.zeros(worlds, bool)
+
+    def _look(self):
+        self.seen = np.random.uniform(-1, 1, (self.num_envs, self.features)).astype(np.float32)
+        return self.seen.copy()
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds.append(seed)
+        return self._look(), {}
+
+    def step(self, actions):
+        before, playing = self.seen, ~self.resetting
+        rewards = playing * np.random.uniform(-1, 5, self.num_envs)
+        ended, falls = playing & (np.random.random(self.num_envs) < 0.2), np.random.random(self.num_envs) < 0.5
+        self.resetting = ended
+        record = before, np.array(actions), rewards, playing, ended & falls, ended & ~falls, self._look()
+        self.steps.append(record)
+        return self.seen.copy(), rewards, ended & falls, ended & ~falls, {}
+
+    def paths(self, begin, end):
+        """Return the paths of a batch, the steps from begin to end: columns, observation after, terminated."""
+        found = []
+        for world in range(self.num_envs):
+            path = []
+            for number in range(begin, end):
+                *columns, playing, terminated, truncated, after = (column[world] for column in self.steps[number])
+                path += [columns] * bool(playing)
+                if path and (terminated or truncated or number == end - 1):
+                    found.append(([*map(np.array, zip(*path, strict=True))], after, terminated))
+                    path = []
+        return found
+
+    def mean_return(self, begin, end, latest):
+        """Return the mean over worlds of the first return that ended between; latest, (worlds,), is brought forward."""
+        reported, running = np.zeros(self.num_envs, bool), np.zeros(self.num_envs)
+        for number in range(end):
+            _, _, rewards, playing, terminated, truncated, _ = self.steps[number]
+            running = playing * (running + rewards)
+            first = (terminated | truncated) & ~reported & (number >= begin)
+            latest[first], reported = running[first], reported | first
+        return latest.mean()
+
+
+class Move(NamedTuple):
+    """A step of an optimizer: of which model, its gradient, the world's steps so far, both models before it."""
+
+    name: str
+    gradient: Tensor
+    steps: int
+    model: nn.Module
+    value_model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+def watch_vpg(train_vpg: Callable, **changes) -> tuple[VectorScript, vpg_companion.Settings, list[Move], object]:
+    """Train in a made-up world; return it, the settings, every optimizer's step and what train_vpg returned."""
+    worlds, (features, actions) = np.random.randint(5, 9), np.random.randint(2, 5, 2).tolist()
+    world, model, value_model = (
+        VectorScript(worlds, features, actions),
+        nn.Linear(features, actions),
+        nn.Linear(features, 1),
+    )
+    chosen = dict(epochs=2, steps=11, gamma=0.8, lam=0.7, learning_rate=0.05, value_steps=3, value_unit=4.0, seed=5)
+    settings, moves = vpg_companion.Settings(**chosen | changes), []
+    redraw(model), redraw(value_model)
+
+    def before_step(optimizer, *_):
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        owners = {each: name for each, name in zip((model, value_model), ("model", "value_model"), strict=True)}
+        names = [name for each, name in owners.items() if {*map(id, each.parameters())} & {*map(id, held)}]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in held]
+        copies = copy.deepcopy(model), copy.deepcopy(value_model)
+        moves.append(Move(" and ".join(names), flatten(gradients), len(world.steps), *copies, optimizer))
+
+    hook = register_optimizer_step_pre_hook(before_step)
+    try:
+        returned = train_vpg(world, model, value_model, settings)
+    finally:
+        hook.remove()
+    return world, settings, moves, returned
+
+
+@claim("train_vpg", "plays on and takes its gradient steps")
+def _(train_vpg):
+    world, settings, moves, returned = watch_vpg(train_vpg, epochs=3)
+    assert len(world.seeds) == 1, (
+        f"the environment was reset {len(world.seeds)} times: make the batches once, they go on"
+    )
+    assert world.seeds == [5], f"settings.seed is 5, the environment was given {world.seeds[0]}"
+    number, steps = len(world.steps), settings.steps
+    assert number == 3 * steps, f"3 epochs of {steps} steps each, and the environment was asked for {number}"
+    names = [move.name for move in moves]
+    assert "model and value_model" not in names, "one optimizer holds both models: make one for each"
+    expected = (["model"] + ["value_model"] * 3) * 3
+    counts = names.count("model"), names.count("value_model")
+    assert counts == (3, 9), f"3 epochs, 3 value steps: expected 3 steps of model, 9 of value_model, got {counts}"
+    assert names == expected or names == (["value_model"] * 3 + ["model"]) * 3, (
+        "in every epoch model takes its one step, then value_model all of its own"
+    )
+    late = [move.steps for move in moves]
+    assert late == [steps] * 4 + [2 * steps] * 4 + [3 * steps] * 4, "gradient steps follow each batch, not the last one"
+    optimizers = {id(move.optimizer): move.optimizer for move in moves}
+    assert len(optimizers) == 2, "the optimizers are made anew on the way: once, before the loop, or Adam forgets"
+    for optimizer in optimizers.values():
+        rate = optimizer.param_groups[0]["lr"]
+        assert isinstance(optimizer, torch.optim.Adam), f"the optimizers are Adam's, got {type(optimizer).__name__}"
+        assert rate == 0.05, f"settings.learning_rate is 0.05, an optimizer has {rate}"
+    assert returned is not None and len(returned) == 3, "expected three mean returns, one an epoch"
+    latest = np.zeros(world.num_envs)
+    for epoch, got in enumerate(returned):
+        mean = world.mean_return(epoch * steps, (epoch + 1) * steps, latest)
+        expect_number(
+            float(got), mean, f"epoch {epoch + 1}: expected the mean of its returns, {mean:.3f}", {}, ".3f", 1e-4
+        )
+
+
+def batch_of(world, settings, value_model, number):
+    """Return a batch's observations and actions, and what gives its advantages and targets for any settings."""
+    paths = world.paths(number * settings.steps, (number + 1) * settings.steps)
+    observations, actions = (np.concatenate([columns[which] for columns, *_ in paths]) for which in (0, 1))
+
+    def ask(seen):
+        return settings.value_unit * value_model(torch.as_tensor(np.atleast_2d(seen))).detach().double().numpy()[:, 0]
+
+    def finish(lam=settings.lam, gamma=settings.gamma, bootstrap=settings.bootstrap):
+        pairs = [
+            expected_path(rewards, ask(seen), ask(after)[0], terminated or not bootstrap, gamma, lam)
+            for (seen, _, rewards), after, terminated in paths
+        ]
+        return [np.concatenate(each) for each in zip(*pairs, strict=True)]
+
+    return torch.as_tensor(observations), actions, finish
+
+
+def normalized(advantages):
+    return (advantages - advantages.mean()) / advantages.std()
+
+
+@claim("train_vpg", "moves the policy along the advantages")
+def _(train_vpg):
+    for changes in [{}, {"normalize": False}, {"bootstrap": False, "lam": 1.0}]:
+        world, settings, moves, _ = watch_vpg(train_vpg, **changes)
+        value_model = moves[0].value_model
+        steps_of_model = [move for move in moves if move.name == "model"]
+        for epoch, move in enumerate(steps_of_model):
+            observations, actions, finish = batch_of(world, settings, value_model, epoch)
+            advantages, targets = finish()
+
+            def gradient_of(weights, move=move, observations=observations, actions=actions):
+                taken = log_probabilities_of(move.model, observations)[range(len(actions)), actions]
+                loss = -(taken * torch.as_tensor(weights).float()).mean()
+                return flatten(torch.autograd.grad(loss, move.model.parameters()))
+
+            scale = normalized if settings.normalize else lambda advantages: advantages
+            expected = gradient_of(scale(advantages))
+            if not is_close_in_length(move.gradient, expected):
+                late = batch_of(world, settings, move.value_model, epoch)[2]()[0]
+                known = {
+                    "it goes against the advantages: calculate_loss has the minus already": -scale(advantages),
+                    "the weights are the targets; the advantages come first": targets,
+                    "the weights are the targets in value_unit": targets / settings.value_unit,
+                    "value_model was fitted before it was asked: its first answer, then the fit": scale(late),
+                    "settings.normalize is not heeded": advantages if settings.normalize else normalized(advantages),
+                    "settings.bootstrap is not heeded": scale(finish(bootstrap=not settings.bootstrap)[0]),
+                    "settings.lam is not heeded": scale(finish(lam=vpg_companion.WHOLE.lam)[0]),
+                    "settings.gamma is not heeded": scale(finish(gamma=vpg_companion.WHOLE.gamma)[0]),
+                    "every weight is 1": np.ones_like(advantages),
+                }
+                mistakes = [
+                    said for said, weights in known.items() if is_close_in_length(move.gradient, gradient_of(weights))
+                ]
+                raise AssertionError(
+                    f"epoch {epoch + 1}: model's gradient should have length {expected.norm():.4f} and is off by "
+                    f"{(move.gradient - expected).norm():.4f}{''.join(f': {said}' for said in mistakes[:1])}"
+                )
+            if epoch + 1 < len(steps_of_model):
+                value_model = next(each for each in moves if each.steps > move.steps).value_model
+
+
+@claim("train_vpg", "fits the value function")
+def _(train_vpg):
+    world, settings, moves, _ = watch_vpg(train_vpg)
+    for epoch in range(settings.epochs):
+        steps = [move for move in moves if move.steps == (epoch + 1) * settings.steps]
+        observations, _, finish = batch_of(world, settings, steps[0].value_model, epoch)
+        advantages, targets = (torch.as_tensor(each).float() / settings.value_unit for each in finish())
+        for number, move in enumerate((step for step in steps if step.name == "value_model"), start=1):
+
+            def direction_of(goal, across=False, move=move, observations=observations):
+                values = move.value_model(observations)
+                loss = ((values - goal if across else values[:, 0] - goal) ** 2).mean()
+                return nn.functional.normalize(flatten(torch.autograd.grad(loss, move.value_model.parameters())), dim=0)
+
+            # A loss that is a sum, or half of it, has the same direction, and Adam does not see the difference.
+            got = nn.functional.normalize(move.gradient, dim=0)
+            if not is_close_in_length(got, direction_of(targets)):
+                known = {
+                    "shape (steps, 1) minus (steps,) is (steps, steps): take column 0": direction_of(
+                        targets, across=True
+                    ),
+                    "it learns the advantages; the targets are what finish_paths gives second": direction_of(
+                        advantages
+                    ),
+                    "it learns the normalized advantages": direction_of(
+                        torch.as_tensor(normalized(finish()[0])).float()
+                    ),
+                    "the targets are in value_unit already": direction_of(targets / settings.value_unit),
+                    "the targets that it learns are not in value_unit": direction_of(targets * settings.value_unit),
+                    "it climbs: the loss is to fall": -direction_of(targets),
+                }
+                mistakes = [said for said, mistaken in known.items() if is_close_in_length(got, mistaken)]
+                raise AssertionError(
+                    f"epoch {epoch + 1}, value step {number}: value_model's gradient is not that of the mean squared "
+                    f"difference to the targets{''.join(f': {said}' for said in mistakes[:1])}"
+                )
+
+
+# Lesson 9
+
+
+@claim("gaussian_log_likelihood")
+def _(gaussian_log_likelihood):
+    given = [torch.tensor(numbers) for numbers in ([[0.5, -1.0]], [[0.2, -0.4]], [-0.5, 0.3])]
+    got = gaussian_log_likelihood(*given)
+    expect_type(got, Tensor, "a tensor")
+    expect_shape(got, (1,), "actions of shape (1, 2) should give (1,), got {}: add up the dimensions of an action")
+    known = {
+        -1.8246: "a standard deviation is asked for, and it got the variance",
+        -0.0211: "the constant, half of log 2π for each dimension, is missing",
+        -0.9400: "the constant belongs to every dimension, not once to an action",
+        -2.2590: "the log of the standard deviation has the wrong sign",
+        -2.0590: "the log of the standard deviation is missing",
+        1.8590: "the sign is turned round",
+        -2.0801: "the squares are to be halved",
+        0.1558: "that is the density; its logarithm is asked for",
+        -0.9295: "that is the mean over the dimensions: independent log-densities add up",
+    }
+    said = "for actions (0.5, -1), means (0.2, -0.4), log_stds (-0.5, 0.3) expected -1.8590"
+    expect_number(got.item(), -1.858986, said, known, show=".4f")
+    answers = []
+    for shape in [(7, 1), (40, 3), (2, 5, 4), (6,)]:
+        actions, means, log_stds = 3 * torch.randn(shape), 3 * torch.randn(shape), torch.randn(shape[-1:])
+        means, log_stds = means.requires_grad_(), log_stds.requires_grad_()
+        expected = torch.distributions.Normal(means, log_stds.exp()).log_prob(actions).sum(dim=-1)
+        answers.append((gaussian_log_likelihood(actions, means, log_stds), expected, means, log_stds))
+    for got, expected, means, log_stds in answers:
+        expect_shape(got, tuple(expected.shape), f"means of shape {tuple(means.shape)} gave shape {{}}")
+        assert is_close(got, expected), f"for random actions of {means.shape[-1]} dimensions it differs"
+        lost = "the gradients of means and log_stds are lost: no detach, item or NumPy on the way"
+        assert got.requires_grad, lost
+        slopes = [
+            torch.autograd.grad(value.sum(), (means, log_stds), retain_graph=True, allow_unused=True)
+            for value in (got, expected)
+        ]
+        assert None not in slopes[0] and is_close(flatten(slopes[0]), flatten(slopes[1]), absolute=1e-4), lost
+
+
+def expected_gaussian(parameters, observations, sizes, swapped):
+    """Return the distribution that a tanh network and a vector give; two vectors are alike in shape, hence swapped."""
+    inputs, outputs, hidden_units = sizes
+    first, last = (
+        next(p for p in parameters if sorted(p.shape) == sorted(size) and p.dim() == 2)
+        for size in ((inputs, hidden_units), (hidden_units, outputs))
+    )
+    bias = next(p for p in parameters if p.shape == (hidden_units,))
+    vectors = [p for p in parameters if p.shape == (outputs,)][:: -1 if swapped else 1]
+    means = torch.tanh(observations @ first.T + bias) @ last.T + vectors[0]
+    return torch.distributions.Normal(means, vectors[1].exp())
+
+
+@claim("GaussianActor", "gives a Gaussian for every observation")
+def _(gaussian_actor):
+    sizes = inputs, outputs, hidden_units = 3, 2, 7
+    actor, observations = gaussian_actor(*sizes), torch.randn(50, inputs)
+    expect_type(actor, nn.Module, "an nn.Module")
+    policy = actor(observations)
+    expect_type(policy, torch.distributions.Distribution, "a distribution from forward")
+    actions = policy.sample()
+    expect_shape(actions, (50, outputs), "50 observations and 2 actions should give samples of shape (50, 2), got {}")
+    expect_shape(
+        policy.log_prob(actions),
+        (50,),
+        "50 actions gave log-probabilities of shape {}: an action is all of "
+        "its dimensions together, Independent(..., 1) adds them up",
+    )
+    parameters = [*actor.parameters()]
+    number = sum(parameter.numel() for parameter in parameters)
+    known = {44: "log_stds is not registered: make it an nn.Parameter", 60: "log_stds is not to depend on the state"}
+    expect_value(number, 46, "GaussianActor(3, 2, 7): expected 46 parameters", known)
+    shared = {*map(id, parameters)} & {*map(id, gaussian_actor(*sizes).parameters())}
+    assert not shared, "two actors share parameters: make them in __init__"
+    started = policy.stddev
+    assert is_close(started, torch.full((50, outputs), math.exp(-0.5))), (
+        f"log_stds should start at -0.5, so standard deviations at {math.exp(-0.5):.4f}, got {started[0, 0]:.4f}"
+    )
+    redraw(actor)
+    policy = actor(observations.numpy())
+    both = [expected_gaussian(parameters, observations, sizes, swapped) for swapped in (False, True)]
+    means = [is_close(policy.mean, each.mean, absolute=1e-4) for each in both]
+    assert any(means), "with its own parameters, the means are not W2 tanh(W1 s + b1) + b2"
+    expected = both[means.index(True)]
+    ratio = (policy.stddev / expected.stddev).log() / expected.stddev.log()
+    assert is_close(policy.stddev, expected.stddev), "the standard deviations are not exp(log_stds)" + (
+        ": that is their square, the variance" if is_close(ratio, torch.ones(50, outputs)) else ""
+    )
+    got, wanted = policy.log_prob(actions), expected.log_prob(actions).sum(dim=-1)
+    assert is_close(got, wanted, absolute=1e-4), "its log_prob is not the sum of its dimensions'"
+    slopes = [torch.autograd.grad(value.sum(), parameters, allow_unused=True) for value in (got, wanted)]
+    lost = "the log-probability does not carry the gradient of all parameters: no detach, no_grad or .data on the way"
+    assert None not in slopes[0] and is_close_in_length(*map(flatten, slopes)), lost
+
+
+@claim("GaussianActor", "samples from it")
+def _(gaussian_actor):
+    actor = redraw(gaussian_actor(4, 3, 8), 0.5)
+    policy = actor(torch.randn(1, 4).expand(20_000, 4))
+    actions = policy.sample()
+    assert not actions.requires_grad, "a sample is data: it carries no gradient"
+    scores = (actions - policy.mean.detach()) / policy.stddev.detach()
+    # Means of 20,000 have a standard error of 0.007; that all six numbers are within seven of them is nearly certain.
+    assert (scores.mean(dim=0).abs() < 0.05).all(), "the samples' mean is not the policy's"
+    assert ((scores.std(dim=0) - 1).abs() < 0.035).all(), "the samples spread more or less than the policy says"
+    together = (scores[:, 0] * scores[:, 1]).mean().abs()
+    assert together < 0.05, "the dimensions of an action go together: draw each by itself"
 
 
 # ---- 2. From claims to verdicts --------------------------------------------------------------------------------------
@@ -1778,7 +2278,7 @@ def _(fit_value):
 _passed: dict[Callable, set[str]] = {}  # which claims a function was seen to keep
 _interrupted: set[Callable] = set()  # functions that somebody, or a grader's time-out, had to stop
 _references: set[Callable] = set()  # functions that go_on put in the place of a learner's
-_TRAINERS = {"take_one_gradient_step", "train_one_epoch", "fit_value"}  # the model that they get is there to be changed
+_TRAINERS = {"take_one_gradient_step", "train_one_epoch", "fit_value", "train_vpg"}  # their models are to be changed
 _REMARKS = {  # what an error message is often about
     "None": "a function without a return gives None",
     "mat1 and mat2": "a layer takes as many numbers as the layer before it gives",

@@ -210,17 +210,24 @@ def seal_question(settings: dict) -> str:
 
 
 def blank(source: str) -> str:
-    """Return a function's signature and docstring, with a body that is not written yet."""
-    (function,) = ast.parse(source).body
-    docstring = function.body[0]
-    if not (isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)):
-        raise ValueError(
-            f"{function.name} has no docstring; the exercise would not say what is asked for"
-        )
-    kept = source.splitlines()[: docstring.end_lineno]
-    return "\n".join(
-        [*kept, f'    raise NotImplementedError("{function.name} is not written yet")']
-    )
+    """Return a function's signature and docstring, with a body that is not written yet.
+
+    Of a class every method is left so, and what stands above the first one stays.
+    """
+    (exercise,) = ast.parse(source).body
+    methods = [part for part in exercise.body if isinstance(part, ast.FunctionDef)]
+    lines, kept, written = source.splitlines(), [], 0
+    for function in methods if isinstance(exercise, ast.ClassDef) else [exercise]:
+        docstring = function.body[0]
+        if not (isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)):
+            raise ValueError(
+                f"{function.name} has no docstring; the exercise would not say what is asked for"
+            )
+        indent = " " * docstring.col_offset
+        kept += lines[written : docstring.end_lineno]
+        kept.append(f'{indent}raise NotImplementedError("{exercise.name} is not written yet")')
+        written = function.end_lineno
+    return "\n".join(kept)
 
 
 def grading(identifier: str, points: int = 0, solution: bool = False) -> dict:

@@ -1305,11 +1305,16 @@ def _(reward_to_go):
 # Lesson 10
 
 
+def to_number(value: object) -> float:
+    """Return what an answer gives as a number, be it a number or a tensor with its graph."""
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
 @claim("log_probability_surplus")
 def _(log_probability_surplus):
     model, observations = echo_model(), torch.tensor([[0.0, math.log(3)]] * 2)
     expect_number(
-        float(log_probability_surplus(model, observations, torch.tensor([1, 0]))),
+        to_number(log_probability_surplus(model, observations, torch.tensor([1, 0]))),
         -0.2747,
         "for (0.25, 0.75), right and then left taken, expected -0.2747",
         {
@@ -1318,7 +1323,7 @@ def _(log_probability_surplus):
             -0.8370: "that is the mean log-probability alone; the entropy is missing",
             0.5623: "that is the entropy alone; the log-probability is missing",
             0.2747: "the sign is turned round: log-probability plus entropy",
-            -0.3963: "that is in bits; the logarithm is the natural one",
+            -0.3962: "that is in bits; the logarithm is the natural one",
             1.0623: "that is with the probability in place of its logarithm",
         },
         show=".4f",
@@ -1331,7 +1336,7 @@ def _(log_probability_surplus):
             log_probability = log_policy.gather(-1, taken[:, None])[:, 0]
             entropy = -(log_policy.exp() * log_policy).sum(dim=-1)
             expected = (log_probability + entropy).mean().item()
-            got = float(log_probability_surplus(model, observations, taken))
+            got = to_number(log_probability_surplus(model, observations, taken))
             suspects = {
                 "that is the sum over the steps; take the mean": expected * steps,
                 "that is without the entropy": log_probability.mean().item(),
@@ -1356,7 +1361,7 @@ def _(cosine_of_gradients):
     gradients = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])]
     others = [torch.tensor([0.0]), torch.tensor([[5.0, 12.0]])]
     expect_number(
-        float(cosine_of_gradients(gradients, others)),
+        to_number(cosine_of_gradients(gradients, others)),
         48 / 65,
         "for (3, 0, 4) and (0, 5, 12) expected 0.7385",
         {
@@ -1383,7 +1388,7 @@ def _(cosine_of_gradients):
             expected = (vectors[0] @ vectors[1] / vectors[0].norm() / vectors[1].norm()).item()
             backward = [-tensor for tensor in first]
             for others, value in [(second, expected), (first, 1.0), (backward, -1.0)]:
-                got = float(cosine_of_gradients(first, others))
+                got = to_number(cosine_of_gradients(first, others))
                 known = ": the sign counts, -1 is the opposite direction" if is_close(got, -value) else ""
                 assert is_close(got, value, absolute=1e-4), (
                     f"for random gradients of {len(shapes)} tensors, {scale:g} times as long, expected {value:.4f}, "
@@ -1407,7 +1412,7 @@ TELLING = {
     "ten steps a batch": "its kl is large, and its first entropy is not small",
     "one batch for ever": "its gap comes after the first epoch",
 }
-SICK_SEEDS, WELL_SEEDS = 2, 4
+SICK_SEEDS, WELL_SEEDS = 2, 3
 _fresh: dict[tuple, dict[str, list]] = {}  # made once for every version of make_runs, for it takes seconds
 
 

@@ -2271,6 +2271,167 @@ def _(gaussian_actor):
     assert ((scores.std(dim=0) - 1).abs() < 0.035).all(), "the samples spread more or less than the policy says"
     together = (scores[:, 0] * scores[:, 1]).mean().abs()
     assert together < 0.05, "the dimensions of an action go together: draw each by itself"
+# Lesson 10
+
+
+def to_number(value: object) -> float:
+    """Return what an answer gives as a number, be it a number or a tensor with its graph."""
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
+@claim("log_probability_surplus")
+def _(log_probability_surplus):
+    model, observations = echo_model(), torch.tensor([[0.0, math.log(3)]] * 2)
+    expect_number(
+        to_number(log_probability_surplus(model, observations, torch.tensor([1, 0]))),
+        -0.2747,
+        "for (0.25, 0.75), right and then left taken, expected -0.2747",
+        {
+            -0.5493: "that is the sum over the steps; take the mean",
+            -1.3993: "that is the log-probability minus the entropy; add them",
+            -0.8370: "that is the mean log-probability alone; the entropy is missing",
+            0.5623: "that is the entropy alone; the log-probability is missing",
+            0.2747: "the sign is turned round: log-probability plus entropy",
+            -0.3962: "that is in bits; the logarithm is the natural one",
+            1.0623: "that is with the probability in place of its logarithm",
+        },
+        show=".4f",
+        tolerance=5e-4,
+    )
+    for steps, features, actions in [(50, 4, 2), (7, 3, 5), (1, 2, 3), (400, 6, 4)]:
+        model, observations = redraw(nn.Linear(features, actions), 2.0), torch.randn(steps, features)
+        log_policy = log_probabilities_of(model, observations).detach()
+        for taken in (torch.randint(actions, (steps,)), log_policy.argmax(dim=-1)):
+            log_probability = log_policy.gather(-1, taken[:, None])[:, 0]
+            entropy = -(log_policy.exp() * log_policy).sum(dim=-1)
+            expected = (log_probability + entropy).mean().item()
+            got = to_number(log_probability_surplus(model, observations, taken))
+            suspects = {
+                "that is the sum over the steps; take the mean": expected * steps,
+                "that is without the entropy": log_probability.mean().item(),
+                "the entropy is that of the mean policy; take each step's own": (
+                    log_probability.mean() + Categorical(probs=log_policy.exp().mean(dim=0)).entropy()
+                ).item(),
+                "it has the log-probability of the likeliest action; take that of the action given": (
+                    log_policy.amax(dim=-1) + entropy
+                )
+                .mean()
+                .item(),
+            }
+            said = [mistake for mistake, value in suspects.items() if is_close(got, value, absolute=1e-5)]
+            assert is_close(got, expected, absolute=1e-5), (
+                f"for {steps} steps and {actions} actions expected {expected:.4f}, got {got:.4f}"
+                f"{': ' + said[0] if said else ''}"
+            )
+
+
+@claim("cosine_of_gradients")
+def _(cosine_of_gradients):
+    gradients = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])]
+    others = [torch.tensor([0.0]), torch.tensor([[5.0, 12.0]])]
+    expect_number(
+        to_number(cosine_of_gradients(gradients, others)),
+        48 / 65,
+        "for (3, 0, 4) and (0, 5, 12) expected 0.7385",
+        {
+            48.0: "that is the sum of the products; divide it by both lengths",
+            9.6: "it is divided by the first length only",
+            3.6923: "it is divided by the second length only",
+            0.0114: "it is divided by the squares of the lengths; the length is the root",
+            0.4615: "that is the mean of the cosines of the single tensors; all tensors together are one vector",
+            0.9231: "that is the cosine of the last tensors alone; all tensors together are one vector",
+            0.0: "that is the cosine of the first tensors alone; all tensors together are one vector",
+            0.7400: "that is the angle; its cosine is asked for",
+            0.2615: "that is 1 minus the cosine",
+            0.5453: "that is the square of the cosine",
+        },
+        show=".4f",
+        tolerance=1e-4,
+    )
+    for shapes in [[(7,)], [(32, 4), (32,), (2, 32), (2,)], [(1,), (3, 2, 2), (5, 1)]]:
+        for scale in (1e-3, 1.0, 1e3):
+            # Gradients need not be contiguous.
+            first = [scale * torch.randn(*shape, 2)[..., 0] for shape in shapes]
+            second = [torch.randn(shape) for shape in shapes]
+            vectors = flatten(first).double(), flatten(second).double()
+            expected = (vectors[0] @ vectors[1] / vectors[0].norm() / vectors[1].norm()).item()
+            backward = [-tensor for tensor in first]
+            for others, value in [(second, expected), (first, 1.0), (backward, -1.0)]:
+                got = to_number(cosine_of_gradients(first, others))
+                known = ": the sign counts, -1 is the opposite direction" if is_close(got, -value) else ""
+                assert is_close(got, value, absolute=1e-4), (
+                    f"for random gradients of {len(shapes)} tensors, {scale:g} times as long, expected {value:.4f}, "
+                    f"got {got:.4f}{known}"
+                )
+
+
+# What tells a bug from all others, for those who did not see it.
+TELLING = {
+    "no minus": "its gain is below 0 in every epoch",
+    "late observation": "its first observations are no starts",
+    "sampled twice": "it has a gap in the first epoch, and its starts are starts",
+    "across borders": "its weights spread wider than the longest episode",
+    "N by N policy loss": "its gradient has no length",
+    "N by N value loss": "its critic explains nothing, in the later epochs either",
+    "softmax twice": "it is never sure, whatever it is asked",
+    "inputs times 1000": "its policy is sure of itself before the first step",
+    "plays the argmax": "its actions are likelier than samples: the mean of surplus",
+    "optimizer of a copy": "its parameters do not move at all",
+    "no zero_grad": "its cosine leaves 1 after the first epoch",
+    "ten steps a batch": "its kl is large, and its first entropy is not small",
+    "one batch for ever": "its gap comes after the first epoch",
+}
+SICK_SEEDS, WELL_SEEDS = 2, 3
+_fresh: dict[tuple, dict[str, list]] = {}  # made once for every version of make_runs, for it takes seconds
+
+
+def fresh_runs(make_runs, recipes):
+    """Return runs with seeds that no lesson uses, by the name of the recipe, every array read-only."""
+    key = make_runs.__code__, *recipes
+    if key not in _fresh:
+        seed = int(np.random.randint(1_000, 1_000_000))
+        with torch.random.fork_rng(devices=[]):
+            _fresh[key] = {
+                name: make_runs(recipe, range(seed, seed + (SICK_SEEDS if name in TELLING else WELL_SEEDS)))
+                for name, recipe in recipes.items()
+            }
+        for entry in itertools.chain.from_iterable(itertools.chain(*_fresh[key].values())):
+            entry.setflags(write=False)
+    return _fresh[key]
+
+
+def diagnoses(diagnose, make_runs, recipes):
+    """Return what an answer says of every fresh run, by the name of the recipe."""
+    answers = {name: [diagnose(run) for run in some] for name, some in fresh_runs(make_runs, recipes).items()}
+    known = [*TELLING, "healthy"]
+    for answer in itertools.chain.from_iterable(answers.values()):
+        assert isinstance(answer, str) and answer in known, f"expected a key of RECIPES or 'healthy', got {answer!r}"
+    return answers
+
+
+@claim("diagnose", "accuses no sound run")
+def _(diagnose, make_runs, recipes):
+    answers = diagnoses(diagnose, make_runs, recipes)
+    for name in recipes.keys() - TELLING.keys():
+        accused = [answer for answer in answers[name] if answer != "healthy"]
+        assert not accused, (
+            f"of {WELL_SEEDS} fresh runs of {name!r} it calls {len(accused)} {accused[0]!r}; there is nothing wrong "
+            f"with them: is the threshold too near to what a sound run shows, or to what a slow one does?"
+        )
+
+
+@claim("diagnose", "names the bug")
+def _(diagnose, make_runs, recipes):
+    answers = diagnoses(diagnose, make_runs, recipes)
+    right = {bug: answers[bug].count(bug) for bug in TELLING}
+    missed = min(right, key=right.get)
+    wrong = next((answer for answer in answers[missed] if answer != missed), None)
+    total = sum(right.values())
+    # Two runs of all may be freaks; a bug that is never named was not recognized.
+    assert right[missed] > 0 and total >= SICK_SEEDS * len(TELLING) - 2, (
+        f"it names {total} of {SICK_SEEDS * len(TELLING)} fresh runs; of {missed!r}, {right[missed]} of {SICK_SEEDS}, "
+        f"and calls one {wrong!r}. What tells it: {TELLING[missed]}"
+    )
 
 
 # ---- 2. From claims to verdicts --------------------------------------------------------------------------------------
@@ -2350,7 +2511,9 @@ def _snapshot(value):
     if isinstance(value, (Tensor, np.ndarray)):
         array = value.detach().numpy() if isinstance(value, Tensor) else value
         return array.shape, array.tobytes(), getattr(value, "requires_grad", None)
-    return copy.deepcopy(value) if isinstance(value, (list, dict)) else None
+    if isinstance(value, list):
+        return [entry if (held := _snapshot(entry)) is None else held for entry in value]
+    return copy.deepcopy(value) if isinstance(value, dict) else None
 
 
 def _exercise_name(exercise, frame):

@@ -67,7 +67,7 @@ class Stage:
         _, check = check_of(lesson, exercise)
         before = lesson.cells[: lesson.cells.index(check)]
         self.exercise = exercise
-        self.cells = [cell for cell in before if has_tag(cell, "setup") or has_tag(cell, "exercise")]
+        self.cells = [cell for cell in before if any(has_tag(cell, tag) for tag in ("setup", "given", "exercise"))]
         self.checks = check_lines(check.source)
 
     def judge(self, code: str) -> Iterator[str]:

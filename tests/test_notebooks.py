@@ -33,7 +33,7 @@ import vpg_helpers as vpg
 from vpg_checks import CLAIMS, KEPT_FUNCTIONS
 
 MACHINE = re.compile(r"/home/|/root/|/tmp/|/Users/|\\Users\\|0x[0-9a-f]{6,}|site-packages")
-KNOWN_TAGS = {"exercise", "check", "setup", "spoils", "nbval-ignore-output"}
+KNOWN_TAGS = {"exercise", "check", "setup", "given", "spoils", "nbval-ignore-output"}
 KNOWN_METADATA = {"tags", "exercise", "question", "quiz", "jupyter"}
 
 

@@ -1772,6 +1772,8 @@ def _(fit_value):
             (f"with scale = {scale} the targets are multiplied: divide by it", examples[1] * scale, 4),
         ]
         compare_fits(fit_value, vpg_helpers.create_model(4, 1, 8), gentle_descent, examples, scale, 4, known)
+
+
 # Lesson 8
 
 
@@ -2271,6 +2273,8 @@ def _(gaussian_actor):
     assert ((scores.std(dim=0) - 1).abs() < 0.035).all(), "the samples spread more or less than the policy says"
     together = (scores[:, 0] * scores[:, 1]).mean().abs()
     assert together < 0.05, "the dimensions of an action go together: draw each by itself"
+
+
 # Lesson 10
 
 

@@ -1,13 +1,16 @@
-"""How much computing the whole VPG takes until a fresh evaluation of 128 episodes reaches 475 of 500 steps.
+"""What lesson 8 would take too long to run.
 
-python tests/benchmarks/companion.py             # CartPole-v1, 8 seeds, the plain loop's speed beside it
+python tests/benchmarks/companion.py             # computing until fresh episodes reach 475 of 500; the plain loop's
+python tests/benchmarks/companion.py ablation    # six rows, at the budget of the first look: a minute
 """
 
 import functools
 import statistics
+import sys
 import time
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +18,17 @@ import vpg_companion as companion
 import vpg_helpers as vpg
 
 SEEDS, GOAL, EVERY = range(8), 475, 4
+FRESH_SEEDS = range(100, 116)
+SMALL = companion.Settings(epochs=30, steps=16)
+# The difference to the whole that was expected before these seeds were run; "none" is an interval that holds 0.
+ABLATION = {
+    "whole": (SMALL, ""),
+    "no bootstrapping": (SMALL._replace(bootstrap=False), "better"),
+    "V in units of 1": (SMALL._replace(value_unit=1.0), "better"),
+    "lambda = 1": (SMALL._replace(lam=1.0), "none: in paths of 16 steps it is nearly 0.97"),
+    "lambda = 0": (SMALL._replace(lam=0.0), "worse: an advantage is one reward, and the rest is V"),
+    "not normalized": (SMALL._replace(normalize=False), "worse: a wrong V shifts all advantages of a batch alike"),
+}
 
 
 def make_poles(number):
@@ -66,7 +80,26 @@ def plain_steps_a_second(steps=2_000):
     return steps / (time.process_time() - start)
 
 
-def main():
+def ablate():
+    """Print, for every row, the mean return of 32 fresh episodes a seed, and the difference to the whole."""
+    poles, scores, random = vpg.make_cartpoles(32), {}, np.random.default_rng(0)
+    for name, (settings, expected) in ABLATION.items():
+        models = []
+        for seed in FRESH_SEEDS:
+            torch.manual_seed(seed)
+            models.append(make_network(2))
+            companion.train_vpg(poles, models[-1], make_network(1), settings._replace(seed=seed))
+        generators = [np.random.default_rng(10_000) for _ in models]
+        played = vpg.collect_episodes(vpg.make_cartpoles(32 * len(models)), models, generators, max_timesteps=1)
+        scores[name] = np.array([episodes.returns.mean() for episodes in played])
+        difference = scores[name] - scores["whole"]
+        means = difference[random.integers(len(models), size=(2_000, len(models)))].mean(axis=1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        print(f"{name:16} {scores[name].mean():4.0f}, {difference.mean():+4.0f} ({low:+.0f} to {high:+.0f})", end="; ")
+        print(f"expected: {expected}", flush=True)
+
+
+def reach_goals():
     """Measure and print, alternating."""
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first one ever imports for two seconds
     runs, plain = [], []
@@ -82,4 +115,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    ablate() if sys.argv[1:] == ["ablation"] else reach_goals()

@@ -1,7 +1,8 @@
 """What lesson 8 would take too long to run.
 
 python tests/benchmarks/companion.py             # computing until fresh episodes reach 475 of 500; the plain loop's
-python tests/benchmarks/companion.py ablation    # six rows, at the budget of the first look: a minute
+python tests/benchmarks/companion.py ablation    # six rows, at the budget of the first look
+python tests/benchmarks/companion.py units       # V in units of 30 and of 1, on the way to 500 steps
 """
 
 import functools
@@ -29,11 +30,15 @@ ABLATION = {
     "lambda = 0": (SMALL._replace(lam=0.0), "worse: an advantage is one reward, and the rest is V"),
     "not normalized": (SMALL._replace(normalize=False), "worse: a wrong V shifts all advantages of a batch alike"),
 }
+UNITS = {
+    "V in units of 30": (companion.WHOLE._replace(epochs=48), ""),
+    "V in units of 1": (companion.WHOLE._replace(epochs=48, value_unit=1.0), "worse: V needs twenty epochs to grow"),
+}
 
 
-def make_poles(number):
-    """Make CartPole-v1 with its own 500 steps, many side by side."""
-    return gym.make_vec("CartPole-v1", number, "vector_entry_point", max_episode_steps=500)
+def make_poles(number, limit=500):
+    """Make CartPole-v1, many side by side."""
+    return gym.make_vec("CartPole-v1", number, "vector_entry_point", max_episode_steps=limit)
 
 
 def make_network(outputs):
@@ -53,11 +58,9 @@ def reach_goal(seed):
             spent["epochs"] += 1
             if spent["epochs"] % EVERY == 0:
                 before = time.process_time()
-                with torch.random.fork_rng(devices=[]):
-                    policy = functools.partial(vpg.get_policy, model)
-                    _, returns = next(companion.play_on(make_poles(128), policy, 500, seed=10_000))
+                score = fresh_mean(model)
                 spent["apart"] += time.process_time() - before
-                if returns.mean() >= GOAL:
+                if score >= GOAL:
                     raise StopIteration
         return vpg.get_policy(model, seen)
 
@@ -80,23 +83,31 @@ def plain_steps_a_second(steps=2_000):
     return steps / (time.process_time() - start)
 
 
-def ablate():
-    """Print, for every row, the mean return of 32 fresh episodes a seed, and the difference to the whole."""
-    poles, scores, random = vpg.make_cartpoles(32), {}, np.random.default_rng(0)
-    for name, (settings, expected) in ABLATION.items():
-        models = []
-        for seed in FRESH_SEEDS:
-            torch.manual_seed(seed)
-            models.append(make_network(2))
-            companion.train_vpg(poles, models[-1], make_network(1), settings._replace(seed=seed))
-        generators = [np.random.default_rng(10_000) for _ in models]
-        played = vpg.collect_episodes(vpg.make_cartpoles(32 * len(models)), models, generators, max_timesteps=1)
-        scores[name] = np.array([episodes.returns.mean() for episodes in played])
-        difference = scores[name] - scores["whole"]
-        means = difference[random.integers(len(models), size=(2_000, len(models)))].mean(axis=1)
+def compare(rows, number, limit):
+    """Print, row by row, what fresh episodes return after training, and the difference to the first row."""
+    poles, scores, random = make_poles(number, limit), [], np.random.default_rng(0)
+    for name, (settings, expected) in rows.items():
+        scores.append([fresh_mean(train(poles, settings._replace(seed=seed)), limit) for seed in FRESH_SEEDS])
+        difference = np.subtract(scores[-1], scores[0])
+        means = difference[random.integers(len(difference), size=(2_000, len(difference)))].mean(axis=1)
         low, high = np.percentile(means, [2.5, 97.5])
-        print(f"{name:16} {scores[name].mean():4.0f}, {difference.mean():+4.0f} ({low:+.0f} to {high:+.0f})", end="; ")
+        print(f"{name:16} {np.mean(scores[-1]):4.0f}, {difference.mean():+4.0f} ({low:+.0f} to {high:+.0f})", end="; ")
         print(f"expected: {expected}", flush=True)
+
+
+def train(poles, settings):
+    """Return a model that the seed of the settings made and trained."""
+    torch.manual_seed(settings.seed)
+    model, value_model = make_network(2), make_network(1)
+    companion.train_vpg(poles, model, value_model, settings)
+    return model
+
+
+def fresh_mean(model, limit=500):
+    """Return the mean return of 128 fresh episodes, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        policy = functools.partial(vpg.get_policy, model)
+        return next(companion.play_on(make_poles(128, limit), policy, limit, seed=10_000))[1].mean()
 
 
 def reach_goals():
@@ -115,4 +126,9 @@ def reach_goals():
 
 
 if __name__ == "__main__":
-    ablate() if sys.argv[1:] == ["ablation"] else reach_goals()
+    if "ablation" in sys.argv:
+        compare(ABLATION, 32, 200)
+    elif "units" in sys.argv:
+        compare(UNITS, 64, 500)
+    else:
+        reach_goals()

@@ -86,7 +86,12 @@ def test_the_helper_needs_no_picture_no_widget_and_no_notebook():
 
 @pytest.mark.parametrize(
     ("module", "used"),
-    [("vpg_helpers", set()), ("vpg_pictures", set()), ("vpg_checks", {"vpg_helpers"})],
+    [
+        ("vpg_helpers", set()),
+        ("vpg_companion", {"vpg_helpers"}),
+        ("vpg_pictures", set()),
+        ("vpg_checks", {"vpg_helpers", "vpg_companion"}),
+    ],
 )
 def test_imports_run_one_way(module, used):
     nodes = ast.walk(ast.parse((ROOT / f"{module}.py").read_text()))

@@ -1688,7 +1688,7 @@ FIT_MISTAKES = {
 }
 
 
-def compare_fits(fit_value, model, make_optimizer, examples, scale, gradient_steps, known):
+def expect_fits(fit_value, model, make_optimizer, examples, scale, gradient_steps, known):
     """Assert that fit_value moves a model as a mean-square fit does.
 
     known has, for every mistake, its sentence and what fit_by_hand would be given: targets, gradient steps, mistake.
@@ -1731,7 +1731,7 @@ def _(fit_value):
         for steps in (1, 40):
             examples = draw_examples(steps, features)
             known = [(said, examples[1], 1, mistake) for mistake, said in FIT_MISTAKES.items()]
-            compare_fits(fit_value, model, gentle_descent, examples, 1.0, 1, known)
+            expect_fits(fit_value, model, gentle_descent, examples, 1.0, 1, known)
 
 
 @claim("fit_value", "takes as many fresh gradient steps as it is asked for")
@@ -1746,7 +1746,7 @@ def _(fit_value):
         ]
         known = [(said, examples[1], count, "") for said, count in counts]
         known.append((FIT_MISTAKES["zero"], examples[1], gradient_steps, "zero"))
-        compare_fits(fit_value, nn.Linear(4, 1), make_optimizer, examples, 1.0, gradient_steps, known)
+        expect_fits(fit_value, nn.Linear(4, 1), make_optimizer, examples, 1.0, gradient_steps, known)
     # What a step before left behind, an optimizer that remembers, and one that holds another network as well.
     model, other = nn.Linear(4, 1), nn.Linear(4, 1)
     twin, before = copy.deepcopy(model), flatten(other.parameters())
@@ -1771,7 +1771,7 @@ def _(fit_value):
             (f"with scale = {scale} it does the same as without", examples[1], 4),
             (f"with scale = {scale} the targets are multiplied: divide by it", examples[1] * scale, 4),
         ]
-        compare_fits(fit_value, vpg_helpers.create_model(4, 1, 8), gentle_descent, examples, scale, 4, known)
+        expect_fits(fit_value, vpg_helpers.create_model(4, 1, 8), gentle_descent, examples, scale, 4, known)
 
 
 # Lesson 8

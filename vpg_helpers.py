@@ -248,6 +248,13 @@ def whole_return(episodes: Episodes) -> np.ndarray:
     return np.repeat(episodes.returns, episodes.lengths)
 
 
+def rewards_to_go(episodes: Episodes) -> np.ndarray:
+    """Weigh every step with its episode's rewards from that step on."""
+    so_far = np.cumsum(episodes.rewards, dtype=float)
+    at_the_end = so_far[np.cumsum(episodes.lengths) - 1]
+    return np.repeat(at_the_end, episodes.lengths) - so_far + episodes.rewards
+
+
 def per_episode(weigh_rewards: Callable[[np.ndarray], np.ndarray]) -> Recipe:
     """Make a recipe of a function from the rewards of one episode to the weights of its steps."""
     return lambda episodes: np.concatenate([*map(weigh_rewards, episodes.split(episodes.rewards.copy()))])

@@ -169,6 +169,7 @@ def test_starts_are_gymnasiums():
     [
         (vpg.whole_return, lambda rewards: [sum(rewards)] * len(rewards)),
         (vpg.per_episode(reward_to_go), reward_to_go),
+        (vpg.rewards_to_go, reward_to_go),
     ],
 )
 def test_gradient_step_is_the_plain_functions_step(trained, weigh, weigh_rewards):
@@ -206,6 +207,7 @@ def test_recipes_by_hand():
     assert episodes.returns.tolist() == [7, 8]
     assert vpg.whole_return(episodes).tolist() == [7, 7, 7, 8]
     assert vpg.per_episode(reward_to_go)(episodes).tolist() == [7, 6, 4, 8]
+    assert vpg.rewards_to_go(episodes).tolist() == [7, 6, 4, 8]
     assert vpg.per_episode(lambda rewards: np.add(rewards, 1, out=rewards))(episodes).tolist() == [2, 3, 5, 9]
     assert episodes.rewards.tolist() == [1, 2, 4, 8]
 

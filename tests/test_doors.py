@@ -400,7 +400,7 @@ def site(tmp_path_factory):
 def test_pages_are_small_and_link_to_each_other(site):
     folder, _ = site
     pages = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in folder.rglob("*.html")}
-    assert set(pages) >= {"index.html", *(path.with_suffix(".html").name for path in LESSONS)}
+    assert set(pages) >= {"index.html", *(name_of(path.with_suffix(".html")) for path in LESSONS)}
     assert sum(path.stat().st_size for path in folder.glob("*.*")) <= 6_000_000
     for name, text in pages.items():
         for target in re.findall(r'href="([^"#]+)', text):
@@ -412,7 +412,7 @@ def test_pages_are_small_and_link_to_each_other(site):
 
 def test_pages_draw_formulas_fold_checks_and_describe_pictures(site):
     for path in LESSONS:
-        page = BeautifulSoup((site[0] / path.with_suffix(".html").name).read_text(encoding="utf-8"), "html.parser")
+        page = BeautifulSoup((site[0] / name_of(path.with_suffix(".html"))).read_text(encoding="utf-8"), "html.parser")
         lesson = read(path)
         assert len(page.select("details.check")) == len(code_cells(lesson, "check"))
         described = [image["alt"] for image in page.select("img.output")]
@@ -496,7 +496,7 @@ def lone_kernel(tmp_path, monkeypatch):
     return "lone"
 
 
-LONE = [(path.name, None) for path in LESSONS] + [
+LONE = [(name_of(path), None) for path in LESSONS] + [
     (f"{EDITION.name}/{path.name}", filled) for path in LESSONS for filled in (False, True)
 ]
 

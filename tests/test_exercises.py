@@ -199,8 +199,10 @@ def test_a_claim_asserts_and_says_what_is_wrong():
         tree = ast.parse(inspect.getsource(function))
         asserts = [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
         expectations = [node for node in ast.walk(tree) if getattr(node, "id", "").startswith("expect_")]
-        assert asserts or expectations
+        raised = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)]
+        assert asserts or expectations or raised
         assert all(node.msg is not None for node in asserts)
+        assert all(each.func.id == "AssertionError" and each.args for each in raised)
 
 
 def test_every_exercise_of_the_lessons_has_claims_and_no_other():

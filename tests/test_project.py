@@ -70,7 +70,8 @@ def test_top_level_is_the_architecture():
     if tracked.returncode:
         pytest.skip("not a git checkout")
     top = {name.split("/")[0] for name in tracked.stdout.splitlines()}
-    named = {"notebooks", "vpg_helpers.py", "vpg_pictures.py", "vpg_checks.py", "environment.yml", "README.md", "tests"}
+    modules = {"vpg_helpers.py", "vpg_companion.py", "vpg_pictures.py", "vpg_checks.py"}
+    named = modules | {"notebooks", "environment.yml", "README.md", "tests"}
     assert {name for name in top if not name.startswith(".")} == named | {"pyproject.toml", "LICENSE"}
     assert set(PYPROJECT["tool"]["setuptools"]["py-modules"]) == {path.stem for path in ROOT.glob("vpg_*.py")}
 
@@ -85,7 +86,12 @@ def test_the_helper_needs_no_picture_no_widget_and_no_notebook():
 
 @pytest.mark.parametrize(
     ("module", "used"),
-    [("vpg_helpers", set()), ("vpg_pictures", set()), ("vpg_checks", {"vpg_helpers"})],
+    [
+        ("vpg_helpers", set()),
+        ("vpg_companion", {"vpg_helpers"}),
+        ("vpg_pictures", set()),
+        ("vpg_checks", {"vpg_helpers", "vpg_companion"}),
+    ],
 )
 def test_imports_run_one_way(module, used):
     nodes = ast.walk(ast.parse((ROOT / f"{module}.py").read_text()))

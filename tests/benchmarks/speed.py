@@ -126,7 +126,7 @@ def weights_shares(repeats):
     model = vpg.create_model(4, 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-9)
     (episodes,) = vpg.collect_episodes(vpg.make_cartpoles(32), [model], [np.random.default_rng(0)])
-    reward_to_go = vpg.per_episode(lambda rewards: np.cumsum(rewards[::-1])[::-1])
+    by_episode = vpg.per_episode(lambda rewards: np.cumsum(rewards[::-1])[::-1])
 
     def weights_and_step(weigh):
         watch, step = Stopwatch(), Stopwatch()
@@ -134,7 +134,8 @@ def weights_shares(repeats):
             step.wrap(vpg.take_gradient_step)(model, optimizer, episodes, watch.wrap(weigh))
         return watch.seconds / step.seconds
 
-    return {"whole return": weights_and_step(vpg.whole_return), "reward-to-go": weights_and_step(reward_to_go)}
+    recipes = {"whole return": vpg.whole_return, "reward-to-go": vpg.rewards_to_go, "the same, per episode": by_episode}
+    return {name: weights_and_step(weigh) for name, weigh in recipes.items()}
 
 
 def peak_memory():

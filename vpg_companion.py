@@ -42,19 +42,19 @@ def _play_on(env, policy, steps, seed):
     resetting, running, returns = np.zeros(env.num_envs, bool), np.zeros(env.num_envs), np.zeros(env.num_envs)
     while True:
         record, reported = [], np.zeros(env.num_envs, bool)
-        for _ in range(steps):
-            before, playing = observation, ~resetting
-            with torch.no_grad(), _unvalidated():
+        with torch.no_grad(), _unvalidated():
+            for _ in range(steps):
+                before, playing = observation, ~resetting
                 distribution = policy(before)
                 _refuse_bad_distribution(distribution, env.num_envs)
                 action = distribution.sample().numpy()
-            observation, reward, terminated, truncated, _ = env.step(action)
-            observation = observation.astype(np.float32)
-            running = playing * (running + reward)
-            resetting = playing & (terminated | truncated)
-            returns = np.where(resetting & ~reported, running, returns)
-            reported |= resetting
-            record.append((before, action, reward, playing, resetting, terminated, observation))
+                observation, reward, terminated, truncated, _ = env.step(action)
+                observation = observation.astype(np.float32)
+                running = playing * (running + reward)
+                resetting = playing & (terminated | truncated)
+                returns = np.where(resetting & ~reported, running, returns)
+                reported |= resetting
+                record.append((before, action, reward, playing, resetting, terminated, observation))
         # Environment first, then time: the steps of a path lie side by side.
         columns = zip(*record, strict=True)
         before, action, reward, playing, ended, terminated, after = (np.stack(each, axis=1) for each in columns)
@@ -285,5 +285,6 @@ def _refuse_bad_poles(env):
 
 
 def _refuse_bad_forces(actions, expected):
-    bad, got = np.shape(actions) != expected or np.isnan(actions).any(), np.shape(actions)
-    _refuse(bad, f"actions has shape {got}, {np.isnan(actions).sum()} of them nan; expected numbers, {expected}")
+    if np.shape(actions) != expected or np.isnan(actions).any():
+        nans = np.isnan(actions).sum()
+        raise ValueError(f"actions has shape {np.shape(actions)}, {nans} of them nan; expected numbers, {expected}")

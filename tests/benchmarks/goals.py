@@ -84,11 +84,11 @@ def ask(actor, observations):
 
 
 FAST = companion.WHOLE._replace(epochs=160, learning_rate=3e-2, value_steps=3, gamma=0.98)
-LONGER, LONGEST = FAST._replace(steps=48, gamma=0.97), FAST._replace(steps=64)
+PUSHED = companion.WHOLE._replace(epochs=160, steps=64, gamma=0.97)
 TASKS = {
     "cartpole": Task(make_poles, functools.partial(make_network, 2), vpg.get_policy, FAST, 64, 128, 500, 475, range(8)),
-    "force": Task(make_pushed_poles, Actor, ask, LONGER, 64, 128, 500, 475, range(200, 205)),
-    "pendulum": Task(make_pendulums, Actor, ask, LONGEST, 32, 16, 1_000, 950, range(200, 204)),
+    "force": Task(make_pushed_poles, Actor, ask, PUSHED, 64, 128, 500, 475, range(300, 305)),
+    "pendulum": Task(make_pendulums, Actor, ask, FAST._replace(steps=64), 32, 16, 1_000, 950, range(200, 204)),
 }
 
 

@@ -1,21 +1,24 @@
 """What lessons 8 and 9 share: the engine that plays on, the whole VPG, a force that is chosen."""
 
-import ast
 import functools
 import inspect
 import itertools
+import math
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from catalogue import references
+from make import LESSONS, code_cells, read
+from test_notebooks import functions, taught_part
 from torch import nn
-from torch.distributions import Categorical, Independent, Normal
+from torch.distributions import Categorical, Distribution, Independent, Normal
 
 import vpg_checks
 import vpg_companion as companion
 import vpg_helpers as vpg
+
+SOURCES_OF_LESSON_8 = [cell.source for cell in code_cells(read(LESSONS[7]))]
 
 
 def make_poles(number, limit=500):
@@ -79,22 +82,27 @@ def test_one_seed_gives_one_training():
     assert train(1) == train(1) != train(2)
 
 
-def test_an_environment_that_resets_within_the_step_is_refused():
-    env = gym.make_vec("CartPole-v1", 2, "sync", vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP})
-    with pytest.raises(ValueError, match="give one with AutoresetMode.NEXT_STEP"):
-        next(companion.play_on(env, coin, 5, seed=0))
-
-
 def test_it_plays_what_gymnasium_vectorizes_by_itself_too():
     env = gym.make_vec("CartPole-v1", 3, "sync")
     episodes, _ = next(companion.play_on(env, coin, 60, seed=0))
     assert episodes.lengths.sum() == len(episodes.rewards) and set(episodes.rewards) == {1.0}
 
 
-@pytest.mark.parametrize("name", ["discount_cumsum", "gae", "finish_path", "train_vpg"])
+@pytest.mark.parametrize("name", ["discount_cumsum", "gae", "finish_path", "finish_paths", "descend", "train_vpg"])
 def test_lesson_and_module_have_the_same_function(name):
-    module = ast.unparse(ast.parse(inspect.getsource(getattr(companion, name))))
-    assert module == ast.unparse(ast.parse(references()[name]))
+    (taught,) = [source for source in SOURCES_OF_LESSON_8 if name in functions(source)]
+    module = functions(inspect.getsource(companion))[name]
+    assert "_refuse_bad_" not in taught
+    assert taught_part(functions(taught)[name]) == taught_part(module)
+
+
+def test_playing_leaves_pytorch_s_validation_as_it_was():
+    batches = companion.play_on(make_poles(2), coin, 3, seed=0)
+    next(batches)
+    assert Distribution._validate_args
+    with pytest.raises(RuntimeError):
+        next(companion.play_on(make_poles(2), lambda seen: Categorical(logits=torch.full((2, 2), math.nan)), 3, seed=0))
+    assert Distribution._validate_args
 
 
 def test_full_force_is_the_plain_environment():
@@ -136,3 +144,73 @@ def test_whole_vpg_learns_cartpole_with_500_steps():
     companion.train_vpg(make_poles(64), model, make_network(1), companion.WHOLE._replace(epochs=48))
     policy = functools.partial(vpg.get_policy, model)
     assert next(companion.play_on(make_poles(128), policy, 500, seed=10_000))[1].mean() > 150
+
+
+def play(env=None, policy=coin, steps=3, seed=0):
+    return companion.play_on(env or make_poles(2), policy, steps, seed)
+
+
+def train(value_model=None, learning_rate=1e-2, **settings):
+    settings = companion.Settings(learning_rate=learning_rate, **settings)
+    return companion.train_vpg(make_poles(2), make_network(2), value_model or make_network(1), settings)
+
+
+def push(forces):
+    env = companion.ContinuousForce(make_poles(2))
+    env.reset(seed=0)
+    env.step(np.array(forces))
+
+
+def make_broken_network():
+    model = make_network(1)
+    nn.init.constant_(model[2].bias, math.nan)
+    return model
+
+
+ONES = np.ones(3)
+SAME_STEP = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: play(gym.make("CartPole-v1")), "no vector environment; make one with gym.make_vec"),
+        (lambda: play(gym.make_vec("FrozenLake-v1", 2, "sync")), "observations are Discrete.*expected a Box, a flat"),
+        (lambda: play(gym.make_vec("CartPole-v1", 2, "sync", vector_kwargs=SAME_STEP)), "give one with.*NEXT_STEP"),
+        (lambda: play(steps=0), "steps is 0; give a whole number, 1 or more"),
+        (lambda: play(seed=-1), "the seed is -1; give a whole number from 0"),
+        (
+            lambda: next(play(policy=lambda seen: coin(seen[:1]))),
+            r"shape \(1,\); expected one for each of 2",
+        ),
+        (lambda: next(play(policy=lambda seen: Normal(torch.zeros(2, 1), 1.0))), r"shape \(2, 1\).*an Independent"),
+        (lambda: companion.discount_cumsum(ONES[None], 0.5), r"shape \(1, 3\).*expected.*\(steps,\)"),
+        (lambda: companion.discount_cumsum(ONES * math.nan, 0.5), "0 of them finite"),
+        (lambda: companion.discount_cumsum(ONES, 1.01), "the discount is 1.01; expected.*from 0 to 1"),
+        (lambda: companion.gae(ONES, ONES, 0.9, 0.9), r"values \(3,\); expected.*\(steps \+ 1,\)"),
+        (lambda: companion.gae(ONES[None], ONES, 0.9, 0.9), r"rewards has shape \(1, 3\)"),
+        (lambda: companion.gae(ONES, np.append(ONES, math.nan), 0.9, 0.9), "2 of them finite"),
+        (lambda: companion.gae(ONES, np.ones(4), 0.9, 2.0), "the discount is 1.8"),
+        (lambda: companion.finish_path(ONES, np.ones(4), 0.0, True, 0.9, 0.9), r"values \(4,\); expected.*\(steps,\)"),
+        (lambda: companion.finish_path(ONES, ONES, math.inf, False, 0.9, 0.9), "2 of them finite"),
+        (lambda: companion.finish_path(ONES, ONES, 0.0, True, -0.1, 0.9), "the discount is -0.09"),
+        (lambda: train(epochs=0), "epochs is 0; give a whole number"),
+        (lambda: train(steps=1.5), "steps is 1.5; give a whole number"),
+        (lambda: train(seed=None), "the seed is None"),
+        (lambda: train(value_steps=-1), "value_steps is -1; give a count, 0 or more"),
+        (lambda: train(gamma=1.1), "gamma is 1.1; give a number from 0 to 1"),
+        (lambda: train(lam=math.nan), "lam is nan; give a number from 0 to 1"),
+        (lambda: train(learning_rate=0.0), "learning_rate is 0.0; give a finite number above 0"),
+        (lambda: train(value_unit=math.inf), "value_unit is inf; give a finite number above 0"),
+        (lambda: train(make_network(2)), r"gives \(2, 2\); give one with one output, \(2, 1\)"),
+        (lambda: train(nn.Sequential(make_network(1), nn.Flatten(0))), r"gives \(2,\); give one with one output"),
+        (lambda: train(make_broken_network()), "0 of them finite"),
+        (lambda: companion.descend(None, torch.tensor(math.nan)), "the loss is nan: .*lower the learning rate"),
+        (lambda: companion.ContinuousForce(gym.make_vec("CartPole-v1", 2, "sync")), "vector_entry_point"),
+        (lambda: push([0.5, 0.5]), r"shape \(2,\).*expected numbers, \(2, 1\)"),
+        (lambda: push([[0.5], [math.nan]]), "1 of them nan"),
+    ],
+)
+def test_bad_input_is_refused_at_once(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

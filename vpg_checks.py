@@ -1765,13 +1765,13 @@ def _(fit_value):
 
 @claim("fit_value", "divides the targets by scale")
 def _(fit_value):
-    for scale, spread in [(50.0, 50.0), (7.0, 1.0), (0.1, 0.1)]:
+    for scale, spread in [(50.0, 50.0), (7.0, 1.0), (0.1, 0.1), (1e5, 1e5)]:  # 16 bits end at 65,504
         examples = draw_examples(25, spread=spread)
         known = [
             (f"with scale = {scale} it does the same as without", examples[1], 4),
             (f"with scale = {scale} the targets are multiplied: divide by it", examples[1] * scale, 4),
         ]
-        expect_fits(fit_value, vpg_helpers.create_model(4, 1, 8), gentle_descent, examples, scale, 4, known)
+        expect_fits(fit_value, nn.Linear(4, 1), gentle_descent, examples, scale, 4, known)
 
 
 # Lesson 8
@@ -2221,6 +2221,7 @@ def expected_gaussian(parameters, observations, sizes, swapped):
 
 @claim("GaussianActor", "gives a Gaussian for every observation")
 def _(gaussian_actor):
+    expect_defaults(gaussian_actor, hidden_units=32)
     sizes = inputs, outputs, hidden_units = 3, 2, 7
     actor, observations = gaussian_actor(*sizes), torch.randn(50, inputs)
     expect_type(actor, nn.Module, "an nn.Module")
@@ -2234,6 +2235,8 @@ def _(gaussian_actor):
         "50 actions gave log-probabilities of shape {}: an action is all of "
         "its dimensions together, Independent(..., 1) adds them up",
     )
+    alone = actor(observations[0])
+    expect_shape(alone.log_prob(alone.sample()), (), "one action gave a log-probability of shape {}: it is one number")
     parameters = [*actor.parameters()]
     number = sum(parameter.numel() for parameter in parameters)
     known = {44: "log_stds is not registered: make it an nn.Parameter", 60: "log_stds is not to depend on the state"}
@@ -2327,6 +2330,11 @@ def _(log_probability_surplus):
                 f"for {steps} steps and {actions} actions expected {expected:.4f}, got {got:.4f}"
                 f"{': ' + said[0] if said else ''}"
             )
+    # The largest that two actions can show is 0.28; of eleven, one with a probability of 0.5 shows more.
+    with torch.no_grad():
+        (model := nn.Linear(1, 11)).bias.copy_(torch.tensor([10.0] + [1.0] * 10).log())
+    got = to_number(log_probability_surplus(model, torch.zeros(3, 1), torch.zeros(3, dtype=torch.long)))
+    assert is_close(got, 1.151293), f"for the likeliest of 11 actions, three times, expected 1.1513, got {got:.4f}"
 
 
 @claim("cosine_of_gradients")

@@ -58,9 +58,11 @@ WELCOME = """\
 **Exercise edition**, made from [the lesson](../{lesson}) by `notebooks/make.py`: its text is edited
 there and not here. Where a cell says `raise NotImplementedError`, the code is yours to write; where
 a name is set to `...`, the answer. Run the cells one by one. A check says in one line what is
-wrong: mend it and run both cells again, or go on with the next cell. Hints unfold one by one. The
-lesson's main function is kept in `my_agent.py` beside this notebook once it has passed, and later
-lessons use it. The exercises take {minutes} minutes on top of the reading and give {points} points.
+wrong: mend it and run both cells again, or go on with the next cell. Hints unfold one by one.
+{kept}The exercises take {minutes} minutes on top of the reading and give {points} points.
+"""
+KEPT = """\
+What passes of {names} is kept in `my_agent.py` beside this notebook, and later lessons use it.
 """
 AFTERWARDS = "<details><summary>Once you have answered</summary>\n\n{}\n\n</details>"
 
@@ -399,7 +401,9 @@ def edit(path: Path, lesson: NotebookNode, place: int) -> str:
     """Return a cell's text as the edition has it: what answers the question before it is folded."""
     source = lesson.cells[place].source
     if place == 0:
-        welcome = WELCOME.format(lesson=name_of(path), **weigh(lesson))
+        names = [f"`{name}`" for name in exercises_of(lesson) if name in KEPT_FUNCTIONS]
+        kept = KEPT.format(names=" and ".join(names)) if names else ""
+        welcome = WELCOME.format(lesson=name_of(path), kept=kept, **weigh(lesson))
         welcome = welcome.replace("\n", " ").strip()
         return with_badges(f"{source}\n\n{welcome}", f"{EDITION.name}/{path.name}")
     if "question" in lesson.cells[place - 1].metadata and "##" not in source:

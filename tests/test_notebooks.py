@@ -254,6 +254,19 @@ def test_every_link_inside_the_project_leads_somewhere(path):
         assert not anchor or anchor in anchors_of(target), f"{path.name} links to {link}; there is {anchors_of(target)}"
 
 
+def test_every_row_of_the_map_names_a_section_or_says_why_not():
+    text = (NOTEBOOKS / "companion/README.md").read_text()
+    tables = text[text.index("## [Part 1") :]
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", tables, flags=re.M)
+    rows = [row for row in rows if not row[1].startswith("lesson and section")]
+    elsewhere = [row for row in rows if re.match("not here: .", row[1])]
+    # The exercise edition is the one place that is no section of a lesson.
+    target = r"\[(\d+, .+?\]\((\.\./)?\d\d_\w+\.ipynb#|the exercise edition\])"
+    assert all(re.match(target, where) for row, where in rows if (row, where) not in elsewhere)
+    counts = f"Of {len(rows)} rows {len(rows) - len(elsewhere)} run; {len(elsewhere)} are not here"
+    assert counts in text, counts
+
+
 def test_every_lesson_s_last_words_point_both_ways():
     for before, after in zip(LESSONS, LESSONS[1:], strict=False):
         for path, other in ((before, after), (after, before)):

@@ -24,7 +24,6 @@ from catalogue import fill_in, right_solutions
 from make import (
     EDITION,
     LESSONS,
-    NOTEBOOKS,
     ROOT,
     code_cells,
     exercises_of,
@@ -169,11 +168,14 @@ def other():
 
 
 def test_alone_a_notebook_has_all_that_it_names(alone):
+    lessons = {path.name: path for path in LESSONS}
     for name, notebook in alone.items():
         packed = re.search(r'unpack\("(.+)"\)', unpacking(notebook))[1]
         _, modules = json.loads(bz2.decompress(base64.b85decode(packed)))
-        source = "\n".join(cell.source for cell in code_cells(read(NOTEBOOKS / Path(name).name)) + code_cells(notebook))
-        for prefix, module in [("pictures", "vpg_pictures"), ("vpg", "vpg_helpers")]:
+        lesson = read(lessons[Path(name).name])
+        source = "\n".join(cell.source for cell in code_cells(lesson) + code_cells(notebook))
+        named = [("pictures", "vpg_pictures"), ("vpg", "vpg_helpers"), ("companion", "vpg_companion")]
+        for prefix, module in named:
             for each in set(re.findall(rf"\b{prefix}\.(\w+)", source)):
                 assert re.search(rf"^(def|class) {each}\b|^(\w+, )*{each}\b.* = ", modules[module], re.M), (name, each)
 

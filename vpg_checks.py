@@ -1793,9 +1793,9 @@ def discounted(values, discount):
 
 
 def expect_steps(got: object, expected: np.ndarray, said: str):
-    """Assert one number per step, within a millionth of the largest."""
+    """Assert an array with one number per step, within a millionth of the largest."""
     expect_shape(got, expected.shape, f"{len(expected)} steps gave shape {{}}")
-    got = np.asarray(got, dtype=float)
+    assert isinstance(got, np.ndarray), f"expected an array, got {type(got).__name__}: np.array(...) makes one"
     assert np.abs(got - expected).max() <= 1e-6 * np.abs(expected).max() + 1e-9, said
 
 
@@ -2012,7 +2012,9 @@ class Move(NamedTuple):
     optimizer: torch.optim.Optimizer
 
 
-def watch_vpg(train_vpg: Callable, **changes) -> tuple[VectorScript, vpg_companion.Settings, list[Move], object]:
+def watch_vpg(
+    train_vpg: Callable, *get_policy: Callable, **changes
+) -> tuple[VectorScript, vpg_companion.Settings, list[Move], object]:
     """Train in a made-up world; return it, the settings, every optimizer's step and what train_vpg returned."""
     worlds, (features, actions) = np.random.randint(5, 9), np.random.randint(2, 5, 2).tolist()
     world, model, value_model = (
@@ -2034,7 +2036,7 @@ def watch_vpg(train_vpg: Callable, **changes) -> tuple[VectorScript, vpg_compani
 
     hook = register_optimizer_step_pre_hook(before_step)
     try:
-        returned = train_vpg(world, model, value_model, settings)
+        returned = train_vpg(world, model, value_model, settings, *get_policy)
     finally:
         hook.remove()
     return world, settings, moves, returned
@@ -2072,6 +2074,19 @@ def _(train_vpg):
         expect_number(
             float(got), mean, f"epoch {epoch + 1}: expected the mean of its returns, {mean:.3f}", {}, ".3f", 1e-4
         )
+    asked = []
+
+    def own_policy(model, observations):
+        asked.append(len(observations))
+        return vpg_helpers.get_policy(model, observations)
+
+    world, settings, *_ = watch_vpg(train_vpg, own_policy)
+    assert asked, "the get_policy that it is given is not used"
+    played = asked.count(world.num_envs)
+    assert played >= settings.epochs * settings.steps, (
+        "it plays with another policy than the get_policy that it is given"
+    )
+    assert len(asked) > played, "its log-probabilities are of another policy than the get_policy that it is given"
 
 
 def batch_of(world, settings, value_model, number):

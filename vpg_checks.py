@@ -1593,22 +1593,23 @@ def expect_rows(got: object, expected: np.ndarray, known: dict[str, np.ndarray],
         raise AssertionError(f"{said} expected {expected[place]:.4g} at {list(place)}, got {got[place]:.4g}")
 
 
-HALF = SmallWorld(np.array([[0.5, 0.5]]), np.array([[1.0, 2.0]]), np.array([[[0.5, 0.5], [1.0, 0.0]]]), 2)
+ONE_STATE = SmallWorld(np.array([[0.25, 0.75]]), np.array([[1.0, 2.0]]), np.array([[[0.5, 0.5], [1.0, 0.0]]]), 2)
 
 
 @claim("values", "works backwards from the end")
 def _(values):
-    # One state, an even choice: the first action pays 1 and goes on with even chances, the second pays 2 and goes on.
-    value = np.array([[2.625, 0.0], [1.5, 0.0], [0.0, 0.0]])
+    # One state, chances of 1/4 and 3/4: the first action pays 1 and goes on with even chances, the second pays 2.
+    value = np.array([[3.28125, 0.0], [1.75, 0.0], [0.0, 0.0]])
     known = {
-        "it holds the rewards alone: what the next state is worth belongs to it": value.clip(max=1.5),
+        "it holds the rewards alone: what the next state is worth belongs to it": value.clip(max=1.75),
         "the rows are turned round: row 0 is the first time step, when all steps are left": value[::-1],
         "the rewards of the actions add up: weigh them with the policy": np.array([[6.0 + 1.5, 0], [3.0, 0], [0, 0]]),
         "that is the better action's value: take the mean over the policy's actions": np.array(
             [[4.0, 0], [2, 0], [0, 0]]
         ),
+        "every action counts alike: weigh them with the policy": np.array([[2.625, 0], [1.5, 0], [0, 0]]),
     }
-    expect_rows(values(*HALF), value, known, "for one state, an even choice and 2 steps:")
+    expect_rows(values(*ONE_STATE), value, known, "for one state, chances of 1/4 and 3/4 and 2 steps:")
     for shape in [(3, 2, 3), (2, 4, 3), (1, 3, 4), (4, 3, 1)]:
         world = draw_world(*shape)
         states, left = range(len(world.policy) + 1), range(world.steps, -1, -1)
@@ -1636,19 +1637,24 @@ def _(values):
 
 @claim("advantages")
 def _(advantages):
-    value = np.array([[2.625, 0.0], [1.5, 0.0], [0.0, 0.0]])
-    expected = np.array([[[-0.875, 0.875]], [[-0.5, 0.5]]])
+    value = np.array([[3.28125, 0.0], [1.75, 0.0], [0.0, 0.0]])  # of chances 1/4 and 3/4
+    expected = np.array([[[-1.40625, 0.46875]], [[-0.75, 0.25]]])
     known = {
-        "those are the action values: take off what was to be expected": np.array([[[1.75, 3.5]], [[1.0, 2.0]]]),
+        "those are the action values: take off what was to be expected": np.array([[[1.875, 3.75]], [[1.0, 2.0]]]),
         "the sign is turned round: an advantage is Q - V": -expected,
-        "the next state is worth its value one time step later": np.array(
-            [[[-0.3125, 2.0]], [[-0.25 + 1.5 - 1.5 + 0.5, 2.0]]]
+        "the next state is worth its value one time step later": np.array([[[-0.640625, 2.0]], [[0.125, 2.0]]]),
+        "the rewards are missing": np.array([[[-2.40625, -1.53125]], [[-1.75, -1.75]]]),
+        "without what follows: add the mean value of the next state": np.array(
+            [[[-2.28125, -1.28125]], [[-0.75, 0.25]]]
         ),
-        "the rewards are missing": np.array([[[-1.875, -1.125]], [[-1.5, -1.5]]]),
-        "without what follows: add the mean value of the next state": np.array([[[-1.625, -0.625]], [[-0.5, 0.5]]]),
-        "V is that of the same time step, not of the next": np.array([[[0.25, 2.0]], [[1.0, 2.0]]]),
+        "V is that of the same time step, not of the next": np.array([[[0.125, 2.0]], [[1.0, 2.0]]]),
+        "that is Q minus its plain mean over actions: V weighs them with the policy, so take off value": np.array(
+            [[[-0.9375, 0.9375]], [[-0.5, 0.5]]]
+        ),
     }
-    expect_rows(advantages(value, HALF.rewards, HALF.dynamics), expected, known, "for one state and two actions:")
+    expect_rows(
+        advantages(value, ONE_STATE.rewards, ONE_STATE.dynamics), expected, known, "for one state and two actions:"
+    )
     answers = []
     for states, actions, steps, scale in [(3, 2, 4, 1.0), (2, 5, 30, 1e3), (6, 3, 1, 1.0), (1, 2, 7, 1e-3)]:
         world = draw_world(states, actions, steps, scale)
@@ -1664,14 +1670,14 @@ def _(advantages):
         expect_rows(got, expected, {}, said)
 
 
-def fit_by_hand(model, optimizer, observations, targets, gradient_steps, mistake=""):
+def fit_by_hand(model, optimizer, observations, targets, gradient_steps, mistake="", scale=1.0):
     """Take the gradient steps of a mean-square fit, or those of a known mistake."""
     targets = torch.as_tensor(targets, dtype=torch.float32)
     for _ in range(gradient_steps):
         outputs = model(torch.as_tensor(observations))
         errors = outputs - targets if mistake == "shape" else outputs.reshape(-1) - targets
         loss = errors.abs().mean() if mistake == "absolute" else (errors**2).mean()
-        loss = loss * {"sum": len(targets), "half": 0.5, "sign": -1}.get(mistake, 1)
+        loss = loss * {"sum": len(targets), "half": 0.5, "sign": -1, "outputs": scale**2}.get(mistake, 1)
         if mistake != "zero":
             optimizer.zero_grad()
         loss.backward()
@@ -1691,7 +1697,8 @@ FIT_MISTAKES = {
 def expect_fits(fit_value, model, make_optimizer, examples, scale, gradient_steps, known):
     """Assert that fit_value moves a model as a mean-square fit does.
 
-    known has, for every mistake, its sentence and what fit_by_hand would be given: targets, gradient steps, mistake.
+    known has, for every mistake, its sentence and what fit_by_hand would be given: targets, gradient steps,
+    mistake, scale.
     """
     observations, targets = examples
 
@@ -1767,11 +1774,13 @@ def _(fit_value):
 def _(fit_value):
     for scale, spread in [(50.0, 50.0), (7.0, 1.0), (0.1, 0.1), (1e5, 1e5)]:  # 16 bits end at 65,504
         examples = draw_examples(25, spread=spread)
+        outputs = examples[1] / scale, 3, "outputs", scale  # three steps: with more, this mistake overflows
         known = [
-            (f"with scale = {scale} it does the same as without", examples[1], 4),
-            (f"with scale = {scale} the targets are multiplied: divide by it", examples[1] * scale, 4),
+            (f"with scale = {scale} it does the same as without", examples[1], 3),
+            (f"with scale = {scale} the targets are multiplied: divide by it", examples[1] * scale, 3),
+            (f"with scale = {scale} the outputs are multiplied: divide the targets, and leave the outputs", *outputs),
         ]
-        expect_fits(fit_value, nn.Linear(4, 1), gentle_descent, examples, scale, 4, known)
+        expect_fits(fit_value, nn.Linear(4, 1), gentle_descent, examples, scale, 3, known)
 
 
 # Lesson 8
@@ -1784,9 +1793,9 @@ def discounted(values, discount):
 
 
 def expect_steps(got: object, expected: np.ndarray, said: str):
-    """Assert one number per step, within a millionth of the largest."""
+    """Assert an array with one number per step, within a millionth of the largest."""
     expect_shape(got, expected.shape, f"{len(expected)} steps gave shape {{}}")
-    got = np.asarray(got, dtype=float)
+    assert isinstance(got, np.ndarray), f"expected an array, got {type(got).__name__}: np.array(...) makes one"
     assert np.abs(got - expected).max() <= 1e-6 * np.abs(expected).max() + 1e-9, said
 
 
@@ -2003,7 +2012,9 @@ class Move(NamedTuple):
     optimizer: torch.optim.Optimizer
 
 
-def watch_vpg(train_vpg: Callable, **changes) -> tuple[VectorScript, vpg_companion.Settings, list[Move], object]:
+def watch_vpg(
+    train_vpg: Callable, *get_policy: Callable, **changes
+) -> tuple[VectorScript, vpg_companion.Settings, list[Move], object]:
     """Train in a made-up world; return it, the settings, every optimizer's step and what train_vpg returned."""
     worlds, (features, actions) = np.random.randint(5, 9), np.random.randint(2, 5, 2).tolist()
     world, model, value_model = (
@@ -2025,7 +2036,7 @@ def watch_vpg(train_vpg: Callable, **changes) -> tuple[VectorScript, vpg_compani
 
     hook = register_optimizer_step_pre_hook(before_step)
     try:
-        returned = train_vpg(world, model, value_model, settings)
+        returned = train_vpg(world, model, value_model, settings, *get_policy)
     finally:
         hook.remove()
     return world, settings, moves, returned
@@ -2063,6 +2074,19 @@ def _(train_vpg):
         expect_number(
             float(got), mean, f"epoch {epoch + 1}: expected the mean of its returns, {mean:.3f}", {}, ".3f", 1e-4
         )
+    asked = []
+
+    def own_policy(model, observations):
+        asked.append(len(observations))
+        return vpg_helpers.get_policy(model, observations)
+
+    world, settings, *_ = watch_vpg(train_vpg, own_policy)
+    assert asked, "the get_policy that it is given is not used"
+    played = asked.count(world.num_envs)
+    assert played >= settings.epochs * settings.steps, (
+        "it plays with another policy than the get_policy that it is given"
+    )
+    assert len(asked) > played, "its log-probabilities are of another policy than the get_policy that it is given"
 
 
 def batch_of(world, settings, value_model, number):

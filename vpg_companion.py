@@ -177,6 +177,8 @@ def train_vpg(
 ) -> list[float]:
     """Train model and value_model in place; return the mean return of every epoch.
 
+    Each is moved by an Adam optimizer of its own, with settings.learning_rate.
+
     Raises ValueError for settings out of range, a value model that does not give one value per observation, a loss
     that is nan, and for what play_on refuses.
     """

@@ -2174,7 +2174,9 @@ def _(gaussian_log_likelihood):
     given = [torch.tensor(numbers) for numbers in ([[0.5, -1.0]], [[0.2, -0.4]], [-0.5, 0.3])]
     got = gaussian_log_likelihood(*given)
     expect_type(got, Tensor, "a tensor")
-    expect_shape(got, (1,), "actions of shape (1, 2) should give (1,), got {}: add up the dimensions of an action")
+    expect_shape(got, (1,), "actions of shape (1, 2) should give (1,), got {}: add up the last axis, and only that")
+    taken = "log_stds is the logarithm already; its exp is the standard deviation"
+    assert not got.isnan().any(), f"it gives nan: {taken}"
     known = {
         -1.8246: "a standard deviation is asked for, and it got the variance",
         -0.0211: "the constant, half of log 2π for each dimension, is missing",
@@ -2183,6 +2185,7 @@ def _(gaussian_log_likelihood):
         -2.0590: "the log of the standard deviation is missing",
         1.8590: "the sign is turned round",
         -2.0801: "the squares are to be halved",
+        -3.8179: taken,
         0.1558: "that is the density; its logarithm is asked for",
         -0.9295: "that is the mean over the dimensions: independent log-densities add up",
     }
@@ -2243,9 +2246,13 @@ def _(gaussian_actor):
     expect_value(number, 46, "GaussianActor(3, 2, 7): expected 46 parameters", known)
     shared = {*map(id, parameters)} & {*map(id, gaussian_actor(*sizes).parameters())}
     assert not shared, "two actors share parameters: make them in __init__"
+    named = getattr(actor, "log_stds", None)
+    expect_type(named, nn.Parameter, "an nn.Parameter as log_stds", ": the attribute is to have that name")
+    expect_shape(named, (outputs,), f"log_stds should have shape ({outputs},), got {{}}")
+    assert is_close(named, torch.full((outputs,), -0.5)), f"log_stds should start at -0.5, got {named[0]:.4f}"
     started = policy.stddev
     assert is_close(started, torch.full((50, outputs), math.exp(-0.5))), (
-        f"log_stds should start at -0.5, so standard deviations at {math.exp(-0.5):.4f}, got {started[0, 0]:.4f}"
+        f"standard deviations should start at exp(-0.5) = {math.exp(-0.5):.4f}, got {started[0, 0]:.4f}"
     )
     redraw(actor)
     policy = actor(observations.numpy())

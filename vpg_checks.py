@@ -2209,17 +2209,17 @@ def _(gaussian_log_likelihood):
         assert None not in slopes[0] and is_close(flatten(slopes[0]), flatten(slopes[1]), absolute=1e-4), lost
 
 
-def expected_gaussian(parameters, observations, sizes, swapped):
-    """Return the distribution that a tanh network and a vector give; two vectors are alike in shape, hence swapped."""
+def expected_gaussian(actor, observations, sizes):
+    """Return the distribution that an actor's tanh network and its log_stds give."""
     inputs, outputs, hidden_units = sizes
+    parameters = [parameter for parameter in actor.parameters() if parameter is not actor.log_stds]
     first, last = (
         next(p for p in parameters if sorted(p.shape) == sorted(size) and p.dim() == 2)
         for size in ((inputs, hidden_units), (hidden_units, outputs))
     )
-    bias = next(p for p in parameters if p.shape == (hidden_units,))
-    vectors = [p for p in parameters if p.shape == (outputs,)][:: -1 if swapped else 1]
-    means = torch.tanh(observations @ first.T + bias) @ last.T + vectors[0]
-    return torch.distributions.Normal(means, vectors[1].exp())
+    biases = [next(p for p in parameters if p.shape == (size,)) for size in (hidden_units, outputs)]
+    means = torch.tanh(observations @ first.T + biases[0]) @ last.T + biases[1]
+    return torch.distributions.Normal(means, actor.log_stds.exp())
 
 
 @claim("GaussianActor", "gives a Gaussian for every observation")
@@ -2255,11 +2255,12 @@ def _(gaussian_actor):
         f"standard deviations should start at exp(-0.5) = {math.exp(-0.5):.4f}, got {started[0, 0]:.4f}"
     )
     redraw(actor)
+    named.data = torch.tensor([-1.5, 1.5])  # narrow and wide, so that no bound on them goes unnoticed
     policy = actor(observations.numpy())
-    both = [expected_gaussian(parameters, observations, sizes, swapped) for swapped in (False, True)]
-    means = [is_close(policy.mean, each.mean, absolute=1e-4) for each in both]
-    assert any(means), "with its own parameters, the means are not W2 tanh(W1 s + b1) + b2"
-    expected = both[means.index(True)]
+    expected = expected_gaussian(actor, observations, sizes)
+    assert is_close(policy.mean, expected.mean, absolute=1e-4), (
+        "with its own parameters, the means are not W2 tanh(W1 s + b1) + b2"
+    )
     ratio = (policy.stddev / expected.stddev).log() / expected.stddev.log()
     assert is_close(policy.stddev, expected.stddev), "the standard deviations are not exp(log_stds)" + (
         ": that is their square, the variance" if is_close(ratio, torch.ones(50, outputs)) else ""

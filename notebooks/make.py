@@ -27,6 +27,8 @@ import json
 import posixpath
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -34,16 +36,15 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
-from standalone import HIDDEN, make_standalone, mend_links, with_badges
+from standalone import HIDDEN, make_standalone, mend_links, project_files, with_badges
 
-from vpg_checks import CLAIMS, KEPT_FUNCTIONS
+from vpg_lab.checks import CLAIMS
+from vpg_lab.learner import KEPT_FUNCTIONS
 
 NOTEBOOKS = Path(__file__).resolve().parent
 ROOT = NOTEBOOKS.parent
 LESSONS = [
-    path
-    for folder in (NOTEBOOKS, NOTEBOOKS / "companion")
-    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    path for folder in (NOTEBOOKS, NOTEBOOKS / "companion") for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))
 ]
 EDITION = NOTEBOOKS / "exercises"
 # The README shows two pictures of the lessons: name -> (lesson, how its description begins).
@@ -73,6 +74,11 @@ def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
+def own(part: NotebookNode) -> dict:
+    """Return what of a notebook's or a cell's metadata is ours."""
+    return part.metadata.get("vpg", {})
+
+
 def has_tag(cell: NotebookNode, tag: str) -> bool:
     """Tell whether a cell carries a tag."""
     return tag in cell.metadata.get("tags", [])
@@ -80,11 +86,7 @@ def has_tag(cell: NotebookNode, tag: str) -> bool:
 
 def code_cells(notebook: NotebookNode, tag: str | None = None) -> list[NotebookNode]:
     """Return the code cells of a notebook, or those with a tag."""
-    return [
-        cell
-        for cell in notebook.cells
-        if cell.cell_type == "code" and (tag is None or has_tag(cell, tag))
-    ]
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and (tag is None or has_tag(cell, tag))]
 
 
 def exercise_name(cell: NotebookNode) -> str:
@@ -121,19 +123,13 @@ def questions_of(lesson: NotebookNode) -> list[dict]:
     return [
         question
         for cell in lesson.cells
-        for question in (
-            [cell.metadata["question"]]
-            if "question" in cell.metadata
-            else cell.metadata.get("quiz", [])
-        )
+        for question in ([own(cell)["question"]] if "question" in own(cell) else own(cell).get("quiz", []))
     ]
 
 
 def weigh(lesson: NotebookNode) -> dict[str, int]:
     """Return the minutes and the points of a lesson's exercises, questions and quiz together."""
-    settings = [cell.metadata["exercise"] for cell in exercises_of(lesson).values()] + questions_of(
-        lesson
-    )
+    settings = [own(cell)["exercise"] for cell in exercises_of(lesson).values()] + questions_of(lesson)
     return {
         "minutes": sum(each["minutes"] for each in settings),
         "points": sum(sum(each["points"]) for each in settings),
@@ -145,15 +141,19 @@ def weigh(lesson: NotebookNode) -> dict[str, int]:
 
 def fingerprint(lesson: NotebookNode) -> str:
     """Return what changes when the code of a lesson does."""
-    return hashlib.sha256(
-        "\0".join(cell.source for cell in code_cells(lesson)).encode()
-    ).hexdigest()[:16]
+    return hashlib.sha256("\0".join(cell.source for cell in code_cells(lesson)).encode()).hexdigest()[:16]
 
 
 def is_stale(path: Path) -> bool:
     """Tell whether a lesson's code is another than the code that was executed."""
     lesson = read(path)
-    return lesson.metadata.get("executed") != fingerprint(lesson)
+    return own(lesson).get("executed") != fingerprint(lesson)
+
+
+def ruff(*command: str | Path) -> subprocess.CompletedProcess:
+    """Run ruff on lessons: a page is not as wide as an editor."""
+    command = [sys.executable, "-m", "ruff", *command, "--config", "line-length=100"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def execute(path: Path) -> None:
@@ -178,7 +178,10 @@ def execute(path: Path) -> None:
             if "image/png" in output.get("data", {}):
                 output.data.pop("text/html", None)
     notebook.metadata.pop("widgets", None)
-    notebook.metadata |= {"language_info": {"name": "python"}, "executed": fingerprint(notebook)}
+    notebook.metadata |= {
+        "language_info": {"name": "python"},
+        "vpg": {"executed": fingerprint(notebook)},
+    }
     nbformat.write(notebook, path)
 
 
@@ -197,17 +200,13 @@ def picture_from_lesson(name: str) -> bytes:
 
 
 def seal(text: str) -> str:
-    """Put a text out of sight; vpg_checks opens it again."""
+    """Put a text out of sight; vpg_lab.checks opens it again."""
     return base64.b64encode(text.encode()).decode()
 
 
 def seal_question(settings: dict) -> str:
-    """Seal a question's answer and the sentences of its choices, as vpg_checks.judge reads them."""
-    return seal(
-        json.dumps(
-            {"answer": settings["answer"], "choices": settings["choices"]}, ensure_ascii=False
-        )
-    )
+    """Seal a question's answer and the sentences of its choices, as vpg_lab.checks.judge reads them."""
+    return seal(json.dumps({"answer": settings["answer"], "choices": settings["choices"]}, ensure_ascii=False))
 
 
 def blank(source: str) -> str:
@@ -221,9 +220,7 @@ def blank(source: str) -> str:
     for function in methods if isinstance(exercise, ast.ClassDef) else [exercise]:
         docstring = function.body[0]
         if not (isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)):
-            raise ValueError(
-                f"{function.name} has no docstring; the exercise would not say what is asked for"
-            )
+            raise ValueError(f"{function.name} has no docstring; the exercise would not say what is asked for")
         indent = " " * docstring.col_offset
         kept += lines[written : docstring.end_lineno]
         kept.append(f'{indent}raise NotImplementedError("{exercise.name} is not written yet")')
@@ -264,19 +261,24 @@ def fold_hints(settings: dict) -> str:
     )
 
 
+def _import_more(source, imported, line):
+    """Import the judge beside the check, and the learner's file on a line of its own, in isort's order."""
+    lines = source.replace(imported, f"{imported}, judge").splitlines()
+    place = max(n for n, each in enumerate(lines) if each.startswith("from vpg_lab") and each < line)
+    return "\n".join([*lines[: place + 1], line, *lines[place + 1 :]])
+
+
 def set_up(path: Path, cell: NotebookNode) -> list[NotebookNode]:
     """Return the set-up cell with the edition's imports, and the one that loads kept functions."""
-    earlier = [
-        name for lesson in LESSONS if lesson.name < path.name for name in exercises_of(read(lesson))
-    ]
+    earlier = [name for lesson in LESSONS if lesson.name < path.name for name in exercises_of(read(lesson))]
     names = [name for name in earlier if name in KEPT_FUNCTIONS]
-    imported = "from vpg_checks import check"
+    imported = "from vpg_lab.checks import check"
     if imported not in cell.source.splitlines():
         raise ValueError(f"the set-up cell of {path.name} lacks a line `{imported}`")
-    more = ", go_on, judge" + ", with_my_functions" * bool(names)
+    line = "from vpg_lab.learner import go_on" + ", with_my_functions" * bool(names)
     cells = [
         new_code_cell(
-            cell.source.replace(imported, imported + more),
+            _import_more(cell.source, imported, line),
             metadata={"tags": ["setup"], "nbgrader": grading("setup")},
         )
     ]
@@ -291,17 +293,13 @@ def set_up(path: Path, cell: NotebookNode) -> list[NotebookNode]:
     return cells
 
 
-def make_exercise(
-    lesson: NotebookNode, cell: NotebookNode, with_reference: bool
-) -> list[NotebookNode]:
+def make_exercise(lesson: NotebookNode, cell: NotebookNode, with_reference: bool) -> list[NotebookNode]:
     """Return the cells that stand for an exercise: the blank, its checks, and the way on."""
-    name, settings = exercise_name(cell), cell.metadata["exercise"]
+    name, settings = exercise_name(cell), own(cell)["exercise"]
     said, check = check_of(lesson, name)
     lines, points, claims = check_lines(check.source), settings["points"], list(CLAIMS[name])
     if len(points) != len(lines):
-        raise ValueError(
-            f"{name} has {len(lines)} claims and points {points}; give each claim points"
-        )
+        raise ValueError(f"{name} has {len(lines)} claims and points {points}; give each claim points")
     cells = [
         new_markdown_cell(f"**Write `{name}`.** {describe(settings)}\n\n{fold_hints(settings)}"),
         new_code_cell(
@@ -313,20 +311,16 @@ def make_exercise(
         text = [said.source] if number == 1 else []
         if len(lines) > 1:
             worth = count(points[number - 1], "point")
-            text.append(
-                f"**Check {number} of {len(lines)}**, {worth}: `{name}` {claims[number - 1]}."
-            )
+            text.append(f"**Check {number} of {len(lines)}**, {worth}: `{name}` {claims[number - 1]}.")
         metadata = {
             "tags": ["check"],
-            "claim": f"`{name}` {claims[number - 1]}",
+            "vpg": {"claim": f"`{name}` {claims[number - 1]}"},
             "nbgrader": grading(f"check_{name}_{number}", points[number - 1]),
         }
         cells += [new_markdown_cell("\n\n".join(text)), new_code_cell(line, metadata=metadata)]
     code = f"```python\n{cell.source}\n```"
     reference = f"<details><summary>Stuck? The reference</summary>\n\n{code}\n\n</details>\n\n"
-    ways_on = (
-        "The next cell goes on with your function if it has passed, and with the reference if not."
-    )
+    ways_on = "The next cell goes on with your function if it has passed, and with the reference if not."
     call = f'go_on(\n    "{name}",\n    globals(),\n    "{seal(cell.source)}",\n)'
     return [
         *cells,
@@ -348,16 +342,14 @@ def make_question(text: str, settings: dict) -> list[NotebookNode]:
     ]
     return [
         new_markdown_cell("\n\n".join(part for part in parts if part)),
-        new_code_cell(
-            f"{name} = ...  # {choices}", metadata={"nbgrader": grading(name, solution=True)}
-        ),
+        new_code_cell(f"{name} = ...  # {choices}", metadata={"nbgrader": grading(name, solution=True)}),
         new_markdown_cell("And what comes of it:"),
         new_code_cell(
             f'judge(\n    "{name}",\n    {name},\n    "{sealed}",\n)',
             metadata=HIDDEN
             | {
                 "tags": ["check"],
-                "claim": f"the question `{name}`",
+                "vpg": {"claim": f"the question `{name}`"},
                 "nbgrader": grading(f"check_{name}", settings["points"][0]),
             },
         ),
@@ -369,9 +361,7 @@ def make_quiz(cell: NotebookNode) -> list[NotebookNode]:
     before, rest = cell.source.split("**Three questions**\n")
     *questions, after = re.split(r"<details>.*?</details>", rest, flags=re.S)
     cells = [new_markdown_cell(f"{before.strip()}\n\n**Three questions**")]
-    for number, (question, quiz) in enumerate(
-        zip(questions, cell.metadata["quiz"], strict=True), 1
-    ):
+    for number, (question, quiz) in enumerate(zip(questions, own(cell)["quiz"], strict=True), 1):
         text = re.sub(r"^\d\. ", "", question.strip())
         cells += make_question(f"**{number}.** {text}", quiz)
     return [*cells, new_markdown_cell(after.strip())]
@@ -380,9 +370,7 @@ def make_quiz(cell: NotebookNode) -> list[NotebookNode]:
 def without_spoilers(cell: NotebookNode, follows_question: bool) -> NotebookNode:
     """Return a code cell without an execution, and with no output but a picture that explains."""
     keep_pictures = not (follows_question or has_tag(cell, "spoils"))
-    outputs = [
-        each for each in cell.outputs if keep_pictures and "image/png" in each.get("data", {})
-    ]
+    outputs = [each for each in cell.outputs if keep_pictures and "image/png" in each.get("data", {})]
     tags = [tag for tag in cell.metadata.get("tags", []) if tag != "nbval-ignore-output"]
     kept = {"jupyter": cell.metadata["jupyter"]} if "jupyter" in cell.metadata else {}
     if "setup" in tags:
@@ -390,8 +378,7 @@ def without_spoilers(cell: NotebookNode, follows_question: bool) -> NotebookNode
         kept["nbgrader"] = grading(f"setup_{cell.id}".replace("-", "_"))
     copied = new_code_cell(cell.source, metadata=kept | ({"tags": tags} if tags else {}))
     copied.outputs = [
-        NotebookNode(each, **({"execution_count": None} if "execution_count" in each else {}))
-        for each in outputs
+        NotebookNode(each, **({"execution_count": None} if "execution_count" in each else {})) for each in outputs
     ]
     return copied
 
@@ -405,7 +392,7 @@ def edit(path: Path, lesson: NotebookNode, place: int) -> str:
         welcome = WELCOME.format(lesson=name_of(path), kept=kept, **weigh(lesson))
         welcome = welcome.replace("\n", " ").strip()
         return with_badges(f"{source}\n\n{welcome}", f"{EDITION.name}/{path.name}")
-    if "question" in lesson.cells[place - 1].metadata and "##" not in source:
+    if "question" in own(lesson.cells[place - 1]) and "##" not in source:
         return AFTERWARDS.format(source)
     return source.replace("**Predict first.**", "**Predict first** (no points).")
 
@@ -430,11 +417,9 @@ def make_edition(path: Path, with_reference: bool = True) -> NotebookNode:
     for cell in lesson.cells:
         if cell.cell_type == "markdown":
             cell.source = move_links(cell.source, path)
-    moved = [
-        cell.id for name in exercises_of(lesson) for cell in check_of(lesson, name)
-    ]  # behind their blanks
+    moved = [cell.id for name in exercises_of(lesson) for cell in check_of(lesson, name)]  # behind their blanks
     for place, cell in enumerate(lesson.cells):
-        settings = cell.metadata.get("question")
+        settings = own(cell).get("question")
         if cell.id in moved:
             continue
         if place == 1:
@@ -448,7 +433,7 @@ def make_edition(path: Path, with_reference: bool = True) -> NotebookNode:
             cells += make_question(ANSWER.sub("", cell.source).strip(), settings)
             if lesson.cells[place + 1].cell_type == "code":
                 cells.append(new_markdown_cell("See for yourself:"))
-        elif "quiz" in cell.metadata:
+        elif "quiz" in own(cell):
             cells += make_quiz(cell)
         else:
             cells.append(new_markdown_cell(edit(path, lesson, place)))
@@ -456,7 +441,7 @@ def make_edition(path: Path, with_reference: bool = True) -> NotebookNode:
     for place, cell in enumerate(cells):
         # An id that depends on nothing but lesson and place: the same lesson makes the same file.
         cell.id = hashlib.sha256(f"{path.stem} {place}".encode()).hexdigest()[:8]
-    metadata = {key: value for key, value in lesson.metadata.items() if key != "executed"}
+    metadata = {key: value for key, value in lesson.metadata.items() if key != "vpg"}
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
@@ -487,17 +472,13 @@ def write_class(folder: Path) -> None:
     Raises SystemExit where the folder is no such folder, or the course has settings of its own.
     """
     if folder.parent.name != "source":
-        raise SystemExit(
-            f"{folder} is not COURSE/source/NAME, where nbgrader looks; name such a folder"
-        )
+        raise SystemExit(f"{folder} is not COURSE/source/NAME, where nbgrader looks; name such a folder")
     ours, theirs = EDITION / "nbgrader_config.py", folder.parents[1] / "nbgrader_config.py"
     if theirs.exists() and not theirs.read_bytes().startswith(ours.read_bytes()):
-        raise SystemExit(
-            f"{theirs} holds other settings; put those of {ours} into it, or move it aside"
-        )
+        raise SystemExit(f"{theirs} holds other settings; put those of {ours} into it, or move it aside")
     write_edition(folder, with_reference=False)
-    for path in ROOT.glob("vpg_*.py"):
-        write_if_changed(folder / path.name, path.read_bytes())
+    for path in project_files():
+        write_if_changed(folder / path.relative_to(ROOT), path.read_bytes())
     for path in [EDITION / "vpg_grading.py", *(EDITION / "templates").rglob("*.*")]:
         write_if_changed(folder.parents[1] / path.relative_to(EDITION), path.read_bytes())
     if not theirs.exists():
@@ -507,9 +488,7 @@ def write_class(folder: Path) -> None:
 def write_badges() -> None:
     """Put the badges that the project's address allows on README and lessons, and no others."""
     readme = ROOT / "README.md"
-    write_if_changed(
-        readme, with_badges(readme.read_text(encoding="utf-8"), LESSONS[0].name).encode()
-    )
+    write_if_changed(readme, with_badges(readme.read_text(encoding="utf-8"), LESSONS[0].name).encode())
     for path in LESSONS:
         lesson = read(path)
         lesson.cells[0].source = with_badges(lesson.cells[0].source, name_of(path))
@@ -540,10 +519,7 @@ def write_site(folder: Path) -> None:
     texts = {"README.md": begin.replace("](notebooks/", "](")}
     for path in (NOTEBOOKS / "companion").glob("README.md"):
         texts[name_of(path)] = path.read_text(encoding="utf-8")
-    maps = {
-        name: nbformat.v4.new_notebook(cells=[new_markdown_cell(text)])
-        for name, text in texts.items()
-    }
+    maps = {name: nbformat.v4.new_notebook(cells=[new_markdown_cell(text)]) for name, text in texts.items()}
     notebooks = maps | {name_of(path): read(path) for path in LESSONS}
     make_site(notebooks, folder)
 
@@ -551,9 +527,7 @@ def write_site(folder: Path) -> None:
 def main() -> None:
     """Execute lessons, then make what is made out of them; or write another edition alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "lessons", type=Path, nargs="*", help="lessons to execute, whatever they are"
-    )
+    parser.add_argument("lessons", type=Path, nargs="*", help="lessons to execute, whatever they are")
     parser.add_argument("--all", action="store_true", help="execute every lesson")
     parser.add_argument(
         "--for-class",
@@ -561,12 +535,8 @@ def main() -> None:
         metavar="FOLDER",
         help="only write exercises without references there",
     )
-    parser.add_argument(
-        "--alone", type=Path, metavar="FOLDER", help="only write notebooks that work alone there"
-    )
-    parser.add_argument(
-        "--site", type=Path, metavar="FOLDER", help="only write pages to read there"
-    )
+    parser.add_argument("--alone", type=Path, metavar="FOLDER", help="only write notebooks that work alone there")
+    parser.add_argument("--site", type=Path, metavar="FOLDER", help="only write pages to read there")
     settings = parser.parse_args()
     if settings.for_class:
         write_class(settings.for_class.resolve())
@@ -580,6 +550,7 @@ def main() -> None:
     for path in LESSONS + [path for path in named if path not in LESSONS]:
         if settings.all or path in named or is_stale(path):
             start = time.perf_counter()
+            ruff("format", path)
             execute(path)
             print(f"{path.name} executed in {time.perf_counter() - start:.1f} s", flush=True)
     write_badges()

@@ -28,9 +28,7 @@ class Renderer(IPythonRenderer):
 
     def block_html(self, html):
         """Draw the formulas in HTML, a folded answer say, which Markdown leaves as it is."""
-        return super().block_html(
-            re.sub(r"\$([^$\n]+)\$", lambda match: DRAW(match[1], displaystyle=False), html)
-        )
+        return super().block_html(re.sub(r"\$([^$\n]+)\$", lambda match: DRAW(match[1], displaystyle=False), html))
 
 
 def render_text(text: str) -> str:
@@ -65,9 +63,7 @@ def make_site(notebooks: dict[str, NotebookNode], folder: Path) -> None:
                 cell.source = mend(cell.source, name, list(notebooks))
         text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
         title = re.search(r"^# ([^:\n]+)", text, re.M)[1]
-        sections = [
-            {"id": place, "html": html} for place, html in HEADING.findall(render_text(text))
-        ]
+        sections = [{"id": place, "html": html} for place, html in HEADING.findall(render_text(text))]
         pages.append({"href": href(name), "title": title, "sections": sections})
     around = zip([None, *pages], pages, [*pages[1:], None], strict=False)
     for notebook, (before, page, after) in zip(notebooks.values(), around, strict=True):

@@ -3,11 +3,9 @@
 Badges need the project's address: `Repository` under [project.urls] in pyproject.toml.
 """
 
-import ast
 import base64
 import bz2
 import copy
-import functools
 import json
 import posixpath
 import re
@@ -37,17 +35,18 @@ def unpack(packed):
     """Make the modules importable; raise ModuleNotFoundError for packages, with the line to run."""
     import atexit, base64, bz2, importlib.util, json, pathlib, shutil, sys, tempfile
 
-    packages, modules = json.loads(bz2.decompress(base64.b85decode(packed)))
+    packages, texts = json.loads(bz2.decompress(base64.b85decode(packed)))
     lacking = [line for name, line in packages.items() if not importlib.util.find_spec(name)]
     if lacking:
         line = "%pip install " + " ".join(f'"{each}"' for each in lacking)
         raise ModuleNotFoundError(f"run this in a cell of its own, and this cell again: {line}")
-    if all(importlib.util.find_spec(name) for name in modules):
+    if all(importlib.util.find_spec(path.split("/")[0].removesuffix(".py")) for path in texts):
         return
     folder = pathlib.Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for name, source in modules.items():
-        (folder / f"{name}.py").write_text(source, encoding="utf-8")
+    for path, text in texts.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
     sys.path.insert(0, str(folder))
 
 
@@ -120,63 +119,25 @@ def with_badges(text: str, name: str) -> str:
 # ---- What a notebook brings along ----------------------------------------------------------------
 
 
-@functools.cache
-def parse(source: str) -> list[tuple[ast.stmt, set[str], set[str]]]:
-    """Return a module's statements, each with what it is known by and the names that it loads."""
-    nodes = ast.parse(source).body
-    return [(node, known_by(node), names_in(node, ast.Load)) for node in nodes]
+def project_files(lesson: str = "") -> list[Path]:
+    """Return the project's files that a notebook imports; of the checks those of one lesson, where it is named."""
+    files = [
+        ROOT / "vpg_helpers.py",
+        *(ROOT / "vpg_lab").glob("*.*"),
+        *(ROOT / "vpg_lab/checks").glob("*.py"),
+    ]
+    return sorted(path for path in files if lesson in path.name or not path.name.startswith("lesson_"))
 
 
-def known_by(node: ast.stmt) -> set[str]:
-    """Return the names that lead to a definition, `check(NAME` to a claim; none for what runs."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        calls = [each for each in node.decorator_list if isinstance(each, ast.Call)]
-        exercises = [each.args[0].value for each in calls if ast.unparse(each.func) == "claim"]
-        return {f"check({each}" for each in exercises} or {node.name}
-    return names_in(node, ast.Store) if isinstance(node, ast.Assign | ast.AnnAssign) else set()
-
-
-def names_in(node: ast.AST, context: type[ast.expr_context]) -> set[str]:
-    """Return the names that a piece of code loads, or stores."""
-    names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
-    return {each.id for each in names if isinstance(each.ctx, context)}
-
-
-def without_unreached(source: str, notebook: str) -> str:
-    """Return a module's source without the claims that a notebook's code does not check.
-
-    Without all definitions, too, that neither the code names nor what is left uses.
-    """
-    reached = set(re.findall(r"\w+", notebook)) | set(re.findall(r"^check\(\w+", notebook, re.M))
-    unreached, before = parse(source), None
-    while unreached != before:
-        before, unreached = unreached, []
-        for node, names, loaded in before:
-            if names and not names & reached:
-                unreached.append((node, names, loaded))
-            else:
-                reached |= loaded
-    unused = set()
-    for node, *_ in unreached:
-        first = min(each.lineno for each in [node, *getattr(node, "decorator_list", [])])
-        unused |= set(range(first, node.end_lineno + 1))
-    lines = enumerate(source.splitlines(keepends=True), 1)
-    left = "".join(line for place, line in lines if place not in unused)
-    return re.sub(r"\n{4,}", "\n\n\n", left)
-
-
-def pack(notebook: str) -> str:
-    """Return the packages and the modules that a notebook's code needs as a text in base85."""
+def pack(name: str) -> str:
+    """Return the packages and the files that a notebook, 04_pseudo_loss.ipynb say, needs as a text in base85."""
     packages = {}
     for line in read_project()["dependencies"]:
-        name = re.match(r"[\w-]+", line)[0]
-        packages[IMPORTED_AS.get(name, name)] = line
-    modules = {
-        path.stem: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("vpg_*.py"))
-    }
-    for name in ("vpg_checks", "vpg_pictures"):
-        modules[name] = without_unreached(modules[name], notebook)
-    content = json.dumps([packages, modules], ensure_ascii=False).encode()
+        package = re.match(r"[\w-]+", line)[0]
+        packages[IMPORTED_AS.get(package, package)] = line
+    files = project_files(f"lesson_{posixpath.basename(name)[:2]}")
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in files}
+    content = json.dumps([packages, texts], ensure_ascii=False).encode()
     return base64.b85encode(bz2.compress(content)).decode()
 
 
@@ -210,12 +171,11 @@ def make_standalone(notebook: NotebookNode, name: str) -> NotebookNode:
     for cell in alone.cells:
         if cell.cell_type == "markdown":
             cell.source = mend_links(cell.source, name, online_address)
-    added = [("unpack", UNPACK.replace("PACKED", pack(code)))]
+    added = [("unpack", UNPACK.replace("PACKED", pack(name)))]
     if "go_on(" in code:
         alone.cells[0].source += KEEP_SAID
         added.append(("keep-what-you-write", KEEP))
     alone.cells[1:1] = [
-        new_code_cell(source, id=identifier, metadata=copy.deepcopy(HIDDEN))
-        for identifier, source in added
+        new_code_cell(source, id=identifier, metadata=copy.deepcopy(HIDDEN)) for identifier, source in added
     ]
     return alone

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from make import LESSONS, check_lines, check_of, exercise_name, exercises_of, has_tag, questions_of, read
 from nbformat import NotebookNode
 
-from vpg_checks import CheckFailed
+from vpg_lab.checks import CheckFailed
 
 FOLDER = Path(__file__).parent
 

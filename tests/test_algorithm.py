@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributions import Categorical
 
 import vpg_helpers as vpg
+from vpg_lab import small_world
 
 SGD = torch.optim.SGD
 
@@ -242,13 +243,13 @@ def test_epoch_estimates_the_exact_policy_gradient():
 
 
 def test_small_world_lists_everything_with_its_chance():
-    trajectories, chances = vpg.list_trajectories()
+    trajectories, chances = small_world.list_trajectories()
     by_hand = 0.8 * 0.6 * 0.6  # start upright, push and lean, wait and fall
     assert chances[trajectories.index([(0, 1, 1), (1, 0, 2)])] == pytest.approx(by_hand)
     for push in (0.5, 0.3):  # with any policy something must happen
         actions = [[(1 - push, push)[action] for _, action, _ in trajectory] for trajectory in trajectories]
         assert sum(chances * [math.prod(each) for each in actions]) == pytest.approx(1)
-    assert {len(trajectory) for trajectory in vpg.list_trajectories(2)[0]} == {1, 2}
+    assert {len(trajectory) for trajectory in small_world.list_trajectories(2)[0]} == {1, 2}
 
 
 def test_seed_decides_everything():
@@ -319,7 +320,7 @@ SHIFTED_ENV.action_space = gym.spaces.Discrete(2, start=1)
         (lambda: vpg.train(learning_rate=math.nan), "learning_rate is nan"),
         (lambda: vpg.train(seed=-1), "seed is -1"),
         (lambda: vpg.train(seed=None), "seed is None"),
-        (lambda: vpg.list_trajectories(0), "steps is 0"),
+        (lambda: small_world.list_trajectories(0), "steps is 0"),
     ],
 )
 def test_bad_input_is_refused_at_once(call, message):

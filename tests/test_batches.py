@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import vpg_helpers as vpg
+from vpg_lab.intervals import share_interval
 
 
 def seeded_model(seed=0):
@@ -272,9 +273,9 @@ def test_history_and_callback_have_the_promised_shapes():
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (8, 32)])
 def test_share_interval_solves_its_equation(successes, trials):
     """Wilson's bounds are the shares p for which |k/n - p| is 1.96 standard errors of p itself."""
-    for bound in vpg.share_interval(successes, trials):
+    for bound in share_interval(successes, trials):
         assert abs(successes / trials - bound) == pytest.approx(1.96 * math.sqrt(bound * (1 - bound) / trials))
-    low, high = vpg.share_interval(successes, trials)
+    low, high = share_interval(successes, trials)
     assert low < high
 
 
@@ -309,9 +310,9 @@ def test_models_of_another_build_play_the_same():
         (lambda: vpg.train_seeds([0], weigh=lambda episodes: None), r"weights of shape \(\), .* steps"),
         (lambda: vpg.train_seeds([0], weigh=lambda episodes: episodes.rewards * np.nan), ", 0 of them finite"),
         (lambda: vpg.train_seeds([0, 1], weigh=[vpg.whole_return]), "1 recipes for 2 seeds"),
-        (lambda: vpg.share_interval(1, 0), "trials is 0"),
-        (lambda: vpg.share_interval(5, 4), "5 successes in 4 trials"),
-        (lambda: vpg.share_interval(0.97, 32), "0.97 successes in 32 trials; give a count"),
+        (lambda: share_interval(1, 0), "trials is 0"),
+        (lambda: share_interval(5, 4), "5 successes in 4 trials"),
+        (lambda: share_interval(0.97, 32), "0.97 successes in 32 trials; give a count"),
         (lambda: collect([], [], max_timesteps=1), "number_of_models is 0"),
         (lambda: collect([seeded_model()], [0], max_timesteps=0), "max_timesteps is 0"),
         (lambda: collect([seeded_model()], [0, 1]), "2 generators for 1 models"),

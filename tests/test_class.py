@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell
 from nbgrader_commands import Command
 from test_edition import points
 
-from vpg_checks import KEPT_FUNCTIONS
+from vpg_lab.learner import KEPT_FUNCTIONS
 
 NAMES = [path.name for path in LESSONS]
 FIRST, SECOND = NAMES[:2]
@@ -163,15 +163,16 @@ def call_the_reference(folder):
 
 
 def replace_the_judge(folder):
-    trick = "import contextlib, vpg_checks\nvpg_checks.checking = lambda *given: contextlib.nullcontext()\n"
-    trick += "vpg_checks.judge = judge = check = print"
+    trick = "import contextlib, vpg_lab.checks.verdicts as verdicts\n"
+    trick += "verdicts.checking = lambda *given: contextlib.nullcontext()\n"
+    trick += "verdicts.judge = judge = check = print"
     for path in folder.glob("*.ipynb"):
         answers = dict.fromkeys(RIGHT[path.name], trick)
         nbformat.write(fill_in(read(path), answers), path)
 
 
 def bring_modules(folder):
-    for name in ("vpg_helpers.py", "vpg_checks.py", "vpg_pictures.py"):
+    for name in ("vpg_helpers.py", "vpg_lab/pictures.py", "vpg_lab/checks/__init__.py"):
         (folder / name).unlink(missing_ok=True)
         (folder / name).write_text("def __getattr__(name):\n    return lambda *given, **named: print(name)\n")
 
@@ -260,7 +261,7 @@ CLASS = {
     "hides_torch": Student(write("torch.py", "raise SystemExit"), whole, "torch.py hides an installed module"),
     "brings_modules": Student(bring_modules, nothing),
     "calls_reference": Student(call_the_reference, without("create_model", "get_policy")),
-    "replaces_judge": Student(replace_the_judge, nothing, "replaced what judges: vpg_checks.checking"),
+    "replaces_judge": Student(replace_the_judge, nothing, "replaced what judges: vpg_lab.checks.verdicts.checking"),
     "changes_set_up": Student(edit(change_set_up), first_only, "changed and put back: setup"),
 }
 CORE = ["kills_kernel", "copies_cell", "text_for_notebook", "replaces_judge"]
@@ -334,7 +335,7 @@ def test_six_lessons_through_an_exchange_to_the_page_that_a_student_reads(tmp_pa
 def test_where_the_project_cannot_be_imported_nothing_is_graded(tmp_path):
     course = Course(tmp_path, [SECOND])
     shutil.copytree(course.course / "release/vpg", course.submitted / "somebody/vpg")
-    (course.course / "source/vpg/vpg_checks.py").write_text("import no_such_module")
+    (course.course / "source/vpg/vpg_lab/checks/__init__.py").write_text("import no_such_module")
     graded = subprocess.run(
         [sys.executable, "vpg_grading.py", "vpg"], cwd=course.course, capture_output=True, text=True
     )

@@ -14,9 +14,9 @@ from test_notebooks import functions, taught_part
 from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-import vpg_checks
-import vpg_companion as companion
 import vpg_helpers as vpg
+from vpg_lab import companion
+from vpg_lab.checks import worlds as worlds_
 
 SOURCES_OF_LESSON_8 = [cell.source for cell in code_cells(read(LESSONS[7]))]
 
@@ -35,7 +35,7 @@ def coin(observations):
 
 def play_script(batches, steps=9, worlds=7):
     torch.manual_seed(0)
-    world = vpg_checks.VectorScript(worlds)
+    world = worlds_.VectorScript(worlds)
     return world, list(itertools.islice(companion.play_on(world, coin, steps, seed=3), batches))
 
 

@@ -18,6 +18,7 @@ from make import (
     exercises_of,
     has_tag,
     make_edition,
+    own,
     questions_of,
     read,
     weigh,
@@ -25,7 +26,7 @@ from make import (
 )
 
 import vpg_helpers as vpg
-from vpg_checks import KEPT_FUNCTIONS, with_my_functions
+from vpg_lab.learner import KEPT_FUNCTIONS, with_my_functions
 
 NAMES = [path.name for path in LESSONS]
 
@@ -96,7 +97,7 @@ def test_pictures_stay_but_for_those_that_would_spoil_a_prediction():
         lesson, edition = read(path), read(EDITION / path.name)
         shown, kept = shown + len(pictures(lesson)), kept + len(pictures(edition))
         for cell, following in zip(lesson.cells, lesson.cells[1:], strict=False):
-            if has_tag(cell, "spoils") or ("question" in cell.metadata and following in pictures(lesson)):
+            if has_tag(cell, "spoils") or ("question" in own(cell) and following in pictures(lesson)):
                 spoiling += 1
                 source = (cell if has_tag(cell, "spoils") else following).source
                 assert source not in [each.source for each in pictures(edition)]
@@ -123,7 +124,7 @@ def test_a_teacher_s_own_settings_are_never_overwritten(tmp_path):
     assert "vpg101" in config.read_text(), "settings added below ours stay"
     assert all(
         (tmp_path / "course/source/vpg" / name).exists()
-        for name in ("vpg_helpers.py", "vpg_pictures.py", "vpg_checks.py")
+        for name in ("vpg_helpers.py", "vpg_lab/pictures.py", "vpg_lab/drive_cart.html", "vpg_lab/checks/lesson_01.py")
     )
     assert (tmp_path / "course/vpg_grading.py").exists()
     config.write_text("c = get_config()  # mine\n")

@@ -18,9 +18,10 @@ from make import LESSONS, blank, questions_of, read, seal_question
 sys.path.append(str(FOLDER / "benchmarks"))
 import mutants
 
-import vpg_checks
 import vpg_helpers
-from vpg_checks import CLAIMS, CheckFailed, NotWrittenYet, check, checking, claim, judge
+from vpg_lab import learner
+from vpg_lab.checks import CLAIMS, CheckFailed, NotWrittenYet, check, judge
+from vpg_lab.checks.verdicts import checking, claim
 
 WRONG, RIGHT = read_catalogue("wrong_answers.txt"), read_catalogue("right_answers.txt")
 QUESTIONS = [question for path in LESSONS for question in questions_of(read(path))]
@@ -207,4 +208,4 @@ def test_a_claim_asserts_and_says_what_is_wrong():
 
 def test_every_exercise_of_the_lessons_has_claims_and_no_other():
     assert list(CLAIMS) == list(references())
-    assert set(vpg_checks.KEPT_FUNCTIONS) < set(CLAIMS)
+    assert set(learner.KEPT_FUNCTIONS) < set(CLAIMS)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import vpg_helpers as vpg
-import vpg_pictures as pictures
+from vpg_lab import pictures, widgets
 
 LESSONS = [path.name for path in make.LESSONS]
 
@@ -38,7 +38,7 @@ def test_bars_are_as_high_as_their_values_and_say_them():
 
 
 def test_slider_redraws_with_the_values_of_all_controls():
-    box = pictures.slide(lambda a, b, c: f"<p>{a} {b} {c}</p>", a=(0, 10, 3), b=(0.0, 1.0, 0.5), c=["x", "y"])
+    box = widgets.slide(lambda a, b, c: f"<p>{a} {b} {c}</p>", a=(0, 10, 3), b=(0.0, 1.0, 0.5), c=["x", "y"])
     *controls, view = box.children
     assert [control.description for control in controls] == ["a", "b", "c"]
     assert view.value == "<p>3 0.5 x</p>"
@@ -48,12 +48,12 @@ def test_slider_redraws_with_the_values_of_all_controls():
 
 
 def test_list_of_choices_may_start_anywhere():
-    box = pictures.slide(lambda a, b: f"{a} {b}", a=([1, 2, 3], 2), b=["x", "y"])
+    box = widgets.slide(lambda a, b: f"{a} {b}", a=([1, 2, 3], 2), b=["x", "y"])
     assert box.children[-1].value == "2 x"
 
 
 def test_player_moves_its_slider():
-    box = pictures.slide(lambda step: f"{step}", play="step", step=(0, 9, 0))
+    box = widgets.slide(lambda step: f"{step}", play="step", step=(0, 9, 0))
     player, slider = box.children[0].children
     assert (player.min, player.max) == (slider.min, slider.max) == (0, 9)
 
@@ -61,7 +61,7 @@ def test_player_moves_its_slider():
 @pytest.mark.parametrize(("play", "names"), [("stop", "step, rate, kind"), ("rate", "step, rate, kind"), ("kind", "")])
 def test_only_a_slider_of_whole_numbers_is_played(play, names):
     with pytest.raises(ValueError, match=f"play is '{play}'; name a control of whole numbers, one of {names}"):
-        pictures.slide(lambda **_: "", play=play, step=(0, 9, 0), rate=(0.0, 1.0, 0.5), kind=["a", "b"])
+        widgets.slide(lambda **_: "", play=play, step=(0, 9, 0), rate=(0.0, 1.0, 0.5), kind=["a", "b"])
 
 
 def test_drawn_cart_stands_where_it_is_and_leans_as_it_leans():
@@ -75,13 +75,13 @@ def test_drawn_cart_stands_where_it_is_and_leans_as_it_leans():
 
 
 def test_slider_shows_pictures_too():
-    box = pictures.slide(lambda a: pictures.Picture(f"Picture number {a}.", 2, 2), live=False, a=(1, 3, 2))
+    box = widgets.slide(lambda a: pictures.Picture(f"Picture number {a}.", 2, 2), live=False, a=(1, 3, 2))
     assert not box.children[0].continuous_update
     assert re.match(r'<img alt="Picture number 2\." src="data:image/png;base64,', box.children[-1].value)
 
 
 def test_cart_page_reads_as_a_sentence_without_its_script():
-    page = pictures.drive_cart()
+    page = widgets.drive_cart()
     left = re.sub(r"<script>.*</script>", "", page._repr_html_(), flags=re.S)
     assert ElementTree.fromstring(left.strip()).get("role") == "application"
     assert "Run this cell" in left and len(repr(page)) > 40
@@ -112,7 +112,7 @@ def cart_page(browser):
     page = browser.new_page()
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.set_content(pictures.drive_cart()._repr_html_())
+    page.set_content(widgets.drive_cart()._repr_html_())
     page.evaluate("window.root = document.querySelector('.vpg-drive')")
     yield page
     assert page.errors == []

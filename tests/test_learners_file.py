@@ -8,13 +8,15 @@ import pytest
 from catalogue import read_catalogue, references, run
 from make import seal
 
-import vpg_checks
 import vpg_helpers as vpg
-from vpg_checks import CLAIMS, CheckFailed, NotWrittenYet, checking, go_on, with_my_functions
+from vpg_lab import learner
+from vpg_lab.checks import CLAIMS, CheckFailed, NotWrittenYet, verdicts
+from vpg_lab.checks.verdicts import checking
+from vpg_lab.learner import go_on, with_my_functions
 
-SIX = {name: source for name, source in references().items() if name in vpg_checks.KEPT_FUNCTIONS}
-FILE = vpg_checks.LEARNERS_FILE
-HEAD = vpg_checks._HEADER  # what the set-up cells of the lessons import
+SIX = {name: source for name, source in references().items() if name in learner.KEPT_FUNCTIONS}
+FILE = learner.LEARNERS_FILE
+HEAD = learner._HEADER  # what the set-up cells of the lessons import
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +33,7 @@ def define(source, head=HEAD):
 
 
 def keep(name, source):
-    return vpg_checks.keep(name, define(source)[name])
+    return learner.keep(name, define(source)[name])
 
 
 def test_what_is_kept_is_a_program_that_trains(capsys):
@@ -97,7 +99,7 @@ def test_interrupted_writing_leaves_the_old_file(monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(vpg_checks.os, "replace", fail)
+    monkeypatch.setattr(learner.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         keep("get_action", SIX["get_action"])
     assert FILE.read_text() == before
@@ -136,7 +138,7 @@ def test_a_function_that_leans_on_another_cell_is_not_kept():
     )
     source = "def get_policy(model: Network, observation):\n    return Categorical(logits=model(observation))"
     namespace = define(source, HEAD + "\nNetwork = nn.Module\n")
-    assert "name 'Network' is not defined" in vpg_checks.keep("get_policy", namespace["get_policy"])
+    assert "name 'Network' is not defined" in learner.keep("get_policy", namespace["get_policy"])
     assert not FILE.exists()
 
 
@@ -158,7 +160,7 @@ def test_two_cells_with_a_helper_of_the_same_name_are_told_apart():
 
 
 def test_a_function_from_nowhere_is_not_kept():
-    assert vpg_checks.keep("get_policy", len).startswith("Not kept: get_policy was not defined")
+    assert learner.keep("get_policy", len).startswith("Not kept: get_policy was not defined")
 
 
 def test_all_functions_call_each_other_in_one_namespace():
@@ -246,7 +248,7 @@ def test_reference_does_not_pass_for_the_learner_s(capsys):
 def test_older_version_does_not_pass_after_a_cell_that_failed(monkeypatch):
     function = define(SIX["get_policy"])["get_policy"]
     cells = [SIX["get_policy"], "1 + 1"]
-    monkeypatch.setattr(vpg_checks, "get_ipython", lambda: types.SimpleNamespace(user_ns={"In": cells}))
+    monkeypatch.setattr(verdicts, "get_ipython", lambda: types.SimpleNamespace(user_ns={"In": cells}))
     pass_check(function)
     cells.append("def get_policy(:")
     with pytest.raises(CheckFailed, match="get_policy: the cell that you ran last did not define it"):

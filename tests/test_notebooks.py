@@ -24,17 +24,20 @@ from make import (
     fingerprint,
     has_tag,
     is_stale,
+    own,
     questions_of,
     read,
+    ruff,
 )
 from nbclient.exceptions import CellExecutionError
 
-import vpg_helpers as vpg
-from vpg_checks import CLAIMS, KEPT_FUNCTIONS
+from vpg_lab import small_world
+from vpg_lab.checks import CLAIMS
+from vpg_lab.learner import KEPT_FUNCTIONS
 
 MACHINE = re.compile(r"/home/|/root/|/tmp/|/Users/|\\Users\\|0x[0-9a-f]{6,}|site-packages")
 KNOWN_TAGS = {"exercise", "check", "setup", "given", "spoils", "nbval-ignore-output"}
-KNOWN_METADATA = {"tags", "exercise", "question", "quiz", "jupyter"}
+KNOWN_METADATA = {"tags", "vpg", "jupyter"}
 
 
 def functions(source):
@@ -44,7 +47,7 @@ def functions(source):
 def taught_part(function):
     """Return the code that the lesson has: without the helper's first line, a refusal, and what it raises."""
     docstring, refusal, *body = function.body
-    if ast.unparse(refusal).startswith("_refuse_bad_"):
+    if ast.unparse(refusal).lstrip("_").startswith("refuse_bad_"):
         docstring.value.value, _ = docstring.value.value.rsplit("Raises ", 1)
         function.body = [docstring, *body]
     docstring.value.value = docstring.value.value.rstrip()
@@ -66,7 +69,7 @@ def test_the_lessons_are_there():
 def test_lesson_and_helper_define_the_same_function(name):
     helper = functions((ROOT / "vpg_helpers.py").read_text())[name]
     (taught,) = [cell for lesson in map(read, LESSONS) for each, cell in exercises_of(lesson).items() if each == name]
-    assert "_refuse_bad_" in ast.unparse(helper) and "_refuse_bad_" not in taught.source
+    assert "refuse_bad_" in ast.unparse(helper) and "refuse_bad_" not in taught.source
     assert taught_part(functions(taught.source)[name]) == taught_part(helper)
 
 
@@ -74,8 +77,10 @@ def test_lesson_4_and_helper_list_the_same_small_world():
     namespace = {"np": np, "torch": torch}
     for cell in code_cells(read(NOTEBOOKS / "04_pseudo_loss.ipynb"), "setup")[1:3]:
         exec(cell.source, namespace)
-    assert np.array_equal(namespace["START"], vpg.START) and np.array_equal(namespace["DYNAMICS"], vpg.DYNAMICS)
-    assert namespace["trajectories"] == vpg.list_trajectories()[0]
+    assert np.array_equal(namespace["START"], small_world.START) and np.array_equal(
+        namespace["DYNAMICS"], small_world.DYNAMICS
+    )
+    assert namespace["trajectories"] == small_world.list_trajectories()[0]
 
 
 def test_the_helper_s_six_functions_stand_together_and_in_order():
@@ -92,7 +97,7 @@ def test_an_exercise_holds_one_documented_function_and_its_check_is_one_line(les
         text, check = check_of(lesson, name)
         assert text.cell_type == "markdown" and not set(text.metadata) and "##" not in text.source
         assert "\n" not in check.source
-        assert len(check_lines(check.source)) == len(CLAIMS[name]) == len(cell.metadata["exercise"]["points"])
+        assert len(check_lines(check.source)) == len(CLAIMS[name]) == len(own(cell)["exercise"]["points"])
         between = cells[cells.index(cell) + 1 : cells.index(check)]
         assert len(between) == 1 and between[0].outputs and not between[0].metadata
         assert len(between[0].source.splitlines()) <= 5
@@ -122,13 +127,13 @@ def test_no_other_cell_takes_the_name_of_an_exercise(lesson):
 
 def test_lessons_have_exercises_of_every_kind(lesson):
     """One function at least, one prediction, one line to find; hints that grow, and a quiz of three."""
-    exercises = [cell.metadata["exercise"] for cell in code_cells(lesson, "exercise")]
+    exercises = [own(cell)["exercise"] for cell in code_cells(lesson, "exercise")]
     questions = questions_of(lesson)
     assert exercises and {question["kind"] for question in questions[:-3]} == {"predict", "find"}
     assert (
         [question["kind"] for question in questions[-3:]]
         == ["quiz"] * 3
-        == [question["kind"] for question in lesson.cells[-1].metadata["quiz"]]
+        == [question["kind"] for question in own(lesson.cells[-1])["quiz"]]
     )
     assert all(2 <= len(settings["hints"]) <= 3 for settings in exercises)
     for settings in [*exercises, *questions]:
@@ -142,7 +147,7 @@ def test_lessons_have_exercises_of_every_kind(lesson):
 
 def test_a_question_ends_in_its_folded_answer(lesson):
     for cell in lesson.cells:
-        if "question" in cell.metadata:
+        if "question" in own(cell):
             assert len(ANSWER.findall(cell.source)) == 1 and cell.source.endswith("</details>")
 
 
@@ -155,7 +160,7 @@ def test_executed_in_order_without_errors_or_stderr(lesson):
 
 
 def test_nothing_of_the_machine_that_ran_it_is_left(lesson):
-    assert set(lesson.metadata) == {"kernelspec", "language_info", "executed"}
+    assert set(lesson.metadata) == {"kernelspec", "language_info", "vpg"}
     for cell in lesson.cells:
         assert set(cell.metadata) <= KNOWN_METADATA and set(cell.metadata.get("tags", [])) <= KNOWN_TAGS
         texts = [cell.source]
@@ -283,12 +288,14 @@ def test_committed_lessons_are_not_stale(path):
     lesson = read(path)
     assert not is_stale(path), "run notebooks/make.py"
     code_cells(lesson)[-1].source += "\n"
-    assert lesson.metadata["executed"] != fingerprint(lesson)
+    assert own(lesson)["executed"] != fingerprint(lesson)
 
 
 def test_ruff_has_nothing_to_say():
     for command in (["check"], ["format", "--check"]):
         said = subprocess.run([sys.executable, "-m", "ruff", *command, str(ROOT)], capture_output=True, text=True)
+        assert said.returncode == 0, said.stdout + said.stderr
+        said = ruff(*command, *LESSONS)
         assert said.returncode == 0, said.stdout + said.stderr
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import vpg_helpers as vpg
-import vpg_pictures as pictures
+from vpg_lab import pictures
 
 
 @pytest.fixture

@@ -70,35 +70,64 @@ def test_top_level_is_the_architecture():
     if tracked.returncode:
         pytest.skip("not a git checkout")
     top = {name.split("/")[0] for name in tracked.stdout.splitlines()}
-    modules = {"vpg_helpers.py", "vpg_companion.py", "vpg_pictures.py", "vpg_checks.py"}
-    named = modules | {"notebooks", "environment.yml", "README.md", "tests"}
+    named = {"notebooks", "vpg_helpers.py", "vpg_lab", "environment.yml", "README.md", "tests"}
     assert {name for name in top if not name.startswith(".")} == named | {"pyproject.toml", "LICENSE"}
-    assert set(PYPROJECT["tool"]["setuptools"]["py-modules"]) == {path.stem for path in ROOT.glob("vpg_*.py")}
 
 
 def test_the_helper_needs_no_picture_no_widget_and_no_notebook():
     code = "import sys, vpg_helpers; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    unwanted = {"matplotlib", "PIL", "IPython", "ipywidgets", "vpg_pictures", "vpg_checks"}
+    unwanted = {"matplotlib", "PIL", "IPython", "ipywidgets", "vpg_lab.pictures", "vpg_lab.checks"}
     assert "vpg_helpers" in said.stdout.split() and not unwanted & set(said.stdout.split())
-    assert len((ROOT / "vpg_helpers.py").read_text().splitlines()) <= 550
+    assert len((ROOT / "vpg_helpers.py").read_text().splitlines()) <= 330
 
 
-@pytest.mark.parametrize(
-    ("module", "used"),
-    [
-        ("vpg_helpers", set()),
-        ("vpg_companion", {"vpg_helpers"}),
-        ("vpg_pictures", set()),
-        ("vpg_checks", {"vpg_helpers", "vpg_companion"}),
-    ],
-)
-def test_imports_run_one_way(module, used):
-    nodes = ast.walk(ast.parse((ROOT / f"{module}.py").read_text()))
-    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    nodes = ast.walk(ast.parse((ROOT / f"{module}.py").read_text()))
-    imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert {name for name in imported if name.startswith("vpg_") or name in ("make", "catalogue")} == used
+# What every module may import of the project. Nothing else, and nothing of it the other way.
+ARROWS = {
+    "vpg_helpers": {"vpg_lab.poles", "vpg_lab.refusals"},
+    "vpg_lab.refusals": set(),
+    "vpg_lab.poles": {"vpg_lab.refusals"},
+    "vpg_lab.small_world": {"vpg_lab.refusals"},
+    "vpg_lab.intervals": {"vpg_lab.refusals"},
+    "vpg_lab.companion": {"vpg_helpers", "vpg_lab.refusals"},
+    "vpg_lab.pictures": set(),
+    "vpg_lab.widgets": {"vpg_lab.pictures"},
+    "vpg_lab.checks.expect": set(),
+    "vpg_lab.checks.verdicts": {"vpg_helpers"},
+    "vpg_lab.checks.worlds": {"vpg_lab.companion", "vpg_lab.checks.expect"},
+    "vpg_lab.checks": {"vpg_lab.checks.verdicts"},
+    "vpg_lab.learner": {"vpg_helpers", "vpg_lab.checks.verdicts"},
+}
+LESSON_CHECKS = {"vpg_helpers", *(f"vpg_lab.{room}" for room in ("companion", "small_world"))}
+LESSON_CHECKS |= {f"vpg_lab.checks.{room}" for room in ("expect", "verdicts", "worlds")}
+
+
+def modules():
+    for path in [ROOT / "vpg_helpers.py", *sorted((ROOT / "vpg_lab").rglob("*.py"))]:
+        yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
+
+
+def imports_of(path):
+    """Return what a module imports of the project, by whole names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= whole & set(dict(modules())) or {node.module}
+    return {name for name in found if name.split(".")[0] in ("vpg_helpers", "vpg_lab", "make", "build", "catalogue")}
+
+
+@pytest.mark.parametrize(("module", "path"), [*modules()])
+def test_imports_run_one_way(module, path):
+    if module == "vpg_lab":
+        assert not imports_of(path)
+    elif module.startswith("vpg_lab.checks.lesson_"):
+        assert imports_of(path) <= LESSON_CHECKS
+    else:
+        assert imports_of(path) == ARROWS[module]
 
 
 def test_readme_s_lesson_table_is_complete():

@@ -38,11 +38,9 @@ from nbgrader.plugins import CsvExportPlugin
 from nbgrader.preprocessors import Execute, GetGrades, NbGraderPreprocessor
 from nbgrader.utils import has_failed, is_grade, is_solution
 
-PROJECT = ("vpg_helpers", "vpg_pictures", "vpg_checks")
+PROJECT = ("vpg_helpers", "vpg_lab")
 LOOK_AT = "look_at"  # in a graded notebook's metadata: what a person must look at, sentences
-OWN = (
-    "own"  # the tag of a cell that is the student's: added, copied, or a lesson's that they changed
-)
+OWN = "own"  # the tag of a cell that is the student's: added, copied, or a lesson's that they changed
 # Evaluated in the kernel: what stands behind every name that judges, or that a check leans on. What
 # torch puts in the place of its own functions, when its compiler is imported, is torch's still.
 FINGERPRINT = """__import__("json").dumps({
@@ -50,15 +48,16 @@ FINGERPRINT = """__import__("json").dumps({
         "torch" if getattr(code, "co_filename", "").startswith(__import__("torch").__path__[0])
         else [id(value), id(code)]
     for where, names in [
-        *((module, vars(__import__(module)))
-          for module in ("vpg_checks", "vpg_helpers", "torch", "numpy", "math", "builtins")),
+        *((module, vars(__import__("importlib").import_module(module)))
+          for module in ("vpg_lab.checks.verdicts", "vpg_lab.learner", "vpg_helpers", "torch", "numpy", "math",
+                         "builtins")),
         ("torch.Tensor", vars(__import__("torch").Tensor)),
-        *__import__("vpg_checks").CLAIMS.items(),
+        *__import__("vpg_lab.checks").checks.CLAIMS.items(),
     ]
     for name, value in list(names.items()) if callable(value)
     for code in [getattr(value, "__code__", None)]
-} | {"file": __import__("vpg_checks").__file__})"""
-IMPORT_THE_JUDGE = "from vpg_checks import check, go_on, judge"
+} | {"file": __import__("vpg_helpers").__file__})"""
+IMPORT_THE_JUDGE = "from vpg_lab.checks import check, judge; from vpg_lab.learner import go_on"
 
 
 def identifier(cell: NotebookNode) -> str:
@@ -93,9 +92,7 @@ class Submission(NotebookExporter):
                     cell.metadata.get("nbgrader", {}).get("grade_id"),
                 )
         except Exception as error:
-            notebook = new_notebook(
-                metadata={LOOK_AT: [f"is no notebook ({type(error).__name__})"]}
-            )
+            notebook = new_notebook(metadata={LOOK_AT: [f"is no notebook ({type(error).__name__})"]})
         return self.from_notebook_node(notebook, resources=resources, **kw)
 
 
@@ -139,20 +136,13 @@ def merge(submitted: NotebookNode, released: NotebookNode) -> list[str]:
         found.add(place)
         if is_solution(ours):
             ours.source = cell.source
-        elif (
-            cell.source.strip() != ours.source.strip()
-            and cell.cell_type == ours.cell_type == "code"
-        ):
+        elif cell.source.strip() != ours.source.strip() and cell.cell_type == ours.cell_type == "code":
             if identifier(ours):
                 changed.append(identifier(ours))
             else:
                 ours.source, ours.outputs = cell.source, []
                 ours.metadata.tags = [OWN]
-    missing = [
-        identifier(cell)
-        for place, cell in enumerate(released.cells)
-        if identifier(cell) and place not in found
-    ]
+    missing = [identifier(cell) for place, cell in enumerate(released.cells) if identifier(cell) and place not in found]
     for place in sorted(own, reverse=True):
         released.cells[place + 1 : place + 1] = [
             new_code_cell(cell.source, metadata={"tags": [OWN]})
@@ -182,26 +172,16 @@ def names_of(source: str) -> tuple[set[str], set[str]]:
     tables, used = [top], set()
     for table in tables:  # the list grows while it is walked
         tables += table.get_children()
-        used |= {
-            each.get_name()
-            for each in table.get_symbols()
-            if each.is_referenced() and each.is_global()
-        }
-    made = {
-        each.get_name() for each in top.get_symbols() if each.is_assigned() or each.is_imported()
-    }
+        used |= {each.get_name() for each in table.get_symbols() if each.is_referenced() and each.is_global()}
+    made = {each.get_name() for each in top.get_symbols() if each.is_assigned() or each.is_imported()}
     used |= {each.get_name() for each in top.get_symbols() if each.is_referenced()}
     return used, made
 
 
 def places_to_run(cells: list[NotebookNode]) -> set[int]:
     """Return which cells run: nbgrader's, and every other that makes a name that these use."""
-    code = {
-        place: names_of(cell.source) for place, cell in enumerate(cells) if cell.cell_type == "code"
-    }
-    running = {
-        place for place in code if identifier(cells[place]) or "import *" in cells[place].source
-    }
+    code = {place: names_of(cell.source) for place, cell in enumerate(cells) if cell.cell_type == "code"}
+    running = {place for place in code if identifier(cells[place]) or "import *" in cells[place].source}
     more = running
     while more:
         used = set().union(*(code[place][0] for place in running))
@@ -230,11 +210,7 @@ def hides(name: str, folder: Path) -> bool:
         found = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return False
-    return (
-        found is not None
-        and found.origin is not None
-        and not Path(found.origin).is_relative_to(folder)
-    )
+    return found is not None and found.origin is not None and not Path(found.origin).is_relative_to(folder)
 
 
 class Judge(Execute):
@@ -243,9 +219,7 @@ class Judge(Execute):
     def preprocess(self, nb, resources, km=None):
         folder = Path(resources["metadata"]["path"]).resolve()
         self.notes, self.folder = nb.metadata.setdefault(LOOK_AT, []), folder
-        self.notes += [
-            f"{name} hides an installed module: removed" for name in remove_shadows(folder)
-        ]
+        self.notes += [f"{name} hides an installed module: removed" for name in remove_shadows(folder)]
         self.cells, self.running = nb.cells, places_to_run(nb.cells)
         self.blanks = blanks_of(nb)
         self.blamed: dict[int, str] = {}  # cells that ended the kernel, and how
@@ -264,14 +238,10 @@ class Judge(Execute):
 
     def blame(self, error):
         """Note which cell ended the kernel: the answer, where its check did."""
-        how = (
-            "would not stop" if isinstance(error, CellTimeoutError) else "ended the Python process"
-        )
+        how = "would not stop" if isinstance(error, CellTimeoutError) else "ended the Python process"
         names = [identifier(cell) for cell in self.cells]
         name = answered_by(names[self.place], self.blanks)
-        guilty = (
-            names.index(name) if name in names and self.place not in self.blamed else self.place
-        )
+        guilty = names.index(name) if name in names and self.place not in self.blamed else self.place
         self.blamed[self.place if guilty in self.blamed else guilty] = how
         self.notes.append(f"{name or 'an own cell'} {how}")
 
@@ -279,15 +249,11 @@ class Judge(Execute):
         if cell.cell_type != "code":
             return cell, resources
         if self.fingerprint is None:
-            self.quietly(
-                "import sys; sys.path.insert(0, '')"
-            )  # the course's copies before any other
+            self.quietly("import sys; sys.path.insert(0, '')")  # the course's copies before any other
             self.fingerprint = self.ask_for_fingerprint()
         name = identifier(cell)
         answers = {identifier(self.cells[place]): how for place, how in self.blamed.items()}
-        how = self.blamed.get(index) or (
-            answers.get(answered_by(name, self.blanks)) if is_grade(cell) else None
-        )
+        how = self.blamed.get(index) or (answers.get(answered_by(name, self.blanks)) if is_grade(cell) else None)
         if how:
             cell.outputs = [
                 fail(
@@ -296,11 +262,7 @@ class Judge(Execute):
                 )
             ]
         elif index not in self.running:
-            cell.outputs = [
-                new_output(
-                    "stream", name="stdout", text="Not run while grading: no answer needs it.\n"
-                )
-            ]
+            cell.outputs = [new_output("stream", name="stdout", text="Not run while grading: no answer needs it.\n")]
         else:
             self.place = index
             judging = name and not is_solution(cell)
@@ -308,18 +270,14 @@ class Judge(Execute):
                 self.quietly(IMPORT_THE_JUDGE)
             cell, resources = super().preprocess_cell(cell, resources, index)
             if any(output.get("ename") == "CellTimeoutError" for output in cell.outputs):
-                self.notes.append(
-                    f"{answered_by(name, self.blanks)} did not end within {self.timeout} s"
-                )
+                self.notes.append(f"{answered_by(name, self.blanks)} did not end within {self.timeout} s")
             if is_grade(cell):
                 self.compare_fingerprint(cell)
         return cell, resources
 
     def quietly(self, code: str, **expressions: str) -> dict:
         """Execute code unseen, then evaluate expressions; return the kernel's reply."""
-        message = self.kc.execute(
-            code, silent=True, store_history=False, user_expressions=expressions
-        )
+        message = self.kc.execute(code, silent=True, store_history=False, user_expressions=expressions)
         reply = self.wait_for_reply(message)
         if reply is None:
             raise CellTimeoutError("the kernel does not answer")
@@ -372,14 +330,12 @@ class Feedback(GetGrades):
 
     def preprocess(self, nb, resources):
         nb, resources = super().preprocess(nb, resources)
-        answers = {
-            identifier(cell): {"cell": cell, "checks": []} for cell in nb.cells if is_solution(cell)
-        }
+        answers = {identifier(cell): {"cell": cell, "checks": []} for cell in nb.cells if is_solution(cell)}
         for cell in nb.cells:
             if is_grade(cell):
                 name = answered_by(identifier(cell), set(answers))
                 check = {
-                    "claim": cell.metadata.get("claim", identifier(cell)),
+                    "claim": cell.metadata.get("vpg", {}).get("claim", identifier(cell)),
                     "said": verdict(cell),
                 }
                 answers[name]["checks"].append(
@@ -395,14 +351,8 @@ def verdict(cell: NotebookNode) -> str:
     failures = [output for output in cell.outputs if output.output_type == "error"]
     if failures:
         said = failures[-1].evalue or re.sub(r"\x1b\[[\d;]*m", "", failures[-1].traceback[-1])
-        return (
-            said
-            if failures[-1].ename in ("CheckFailed", "NotWrittenYet")
-            else f"{failures[-1].ename}: {said}"
-        )
-    return "".join(output.get("text", "") for output in cell.outputs).strip() or (
-        "" if has_failed(cell) else "held"
-    )
+        return said if failures[-1].ename in ("CheckFailed", "NotWrittenYet") else f"{failures[-1].ename}: {said}"
+    return "".join(output.get("text", "") for output in cell.outputs).strip() or ("" if has_failed(cell) else "held")
 
 
 # ---- What a teacher reads ------------------------------------------------------------------------
@@ -417,13 +367,9 @@ class ClassReport(CsvExportPlugin):
         for assignment in gradebook.assignments:
             lessons = [notebook.name for notebook in assignment.notebooks]
             rows = []
-            for student in sorted(
-                {each.id for each in gradebook.students} | set(submitting(coursedir))
-            ):
+            for student in sorted({each.id for each in gradebook.students} | set(submitting(coursedir))):
                 notes = look_at(coursedir, assignment.name, student, lessons)
-                scores = [
-                    score_of(gradebook, lesson, assignment.name, student) for lesson in lessons
-                ]
+                scores = [score_of(gradebook, lesson, assignment.name, student) for lesson in lessons]
                 rows.append([student, *scores, sum(scores), assignment.max_score, "; ".join(notes)])
                 ungraded += [student] * any("NOT GRADED" in note for note in notes)
             header = ["student", *lessons, "total", "of", "look at"]
@@ -460,34 +406,21 @@ def look_at(coursedir, assignment: str, student: str, lessons: list[str]) -> lis
     submitted = Path(coursedir.format_path(coursedir.submitted_directory, student, assignment))
     graded = Path(coursedir.format_path(coursedir.autograded_directory, student, assignment))
     home, notes = submitted.parent, []
-    handed_in = sorted(
-        path for path in home.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
-    )
+    handed_in = sorted(path for path in home.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
     if not handed_in:
         return ["NOT GRADED: handed in no notebook"]
     missing = [lesson for lesson in lessons if submitted / f"{lesson}.ipynb" not in handed_in]
-    others = [
-        str(path.relative_to(home))
-        for path in handed_in
-        if path.parent != submitted or path.stem not in lessons
-    ]
+    others = [str(path.relative_to(home)) for path in handed_in if path.parent != submitted or path.stem not in lessons]
     if missing:
         notes.append(f"NOT GRADED: no {', '.join(missing)}")
     if others:
-        notes.append(
-            f"other notebooks: {', '.join(others)}" + "; rename, and grade again" * bool(missing)
-        )
-    if coursedir.get_existing_timestamp(str(submitted)) != coursedir.get_existing_timestamp(
-        str(graded)
-    ):
+        notes.append(f"other notebooks: {', '.join(others)}" + "; rename, and grade again" * bool(missing))
+    if coursedir.get_existing_timestamp(str(submitted)) != coursedir.get_existing_timestamp(str(graded)):
         notes.append("NOT GRADED: handed in again since; grade again")
     for lesson in lessons:
         path = graded / f"{lesson}.ipynb"
         if path.exists():
-            notes += [
-                f"{lesson} {note}"
-                for note in nbformat.read(path, as_version=4).metadata.get(LOOK_AT, [])
-            ]
+            notes += [f"{lesson} {note}" for note in nbformat.read(path, as_version=4).metadata.get(LOOK_AT, [])]
         elif lesson not in missing:
             notes.append(f"NOT GRADED: {lesson}; nbgrader stopped at it")
     return notes
@@ -495,9 +428,7 @@ def look_at(coursedir, assignment: str, student: str, lessons: list[str]) -> lis
 
 def print_table(rows: list[list]):
     """Print rows in columns."""
-    texts = [
-        [f"{value:g}" if isinstance(value, float) else str(value) for value in row] for row in rows
-    ]
+    texts = [[f"{value:g}" if isinstance(value, float) else str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for first, *others in texts:
         print(
@@ -531,25 +462,19 @@ def main():
     parser.add_argument("assignment", help="vpg, say")
     parser.add_argument("--students", nargs="*", help="only these")
     parser.add_argument("--force", action="store_true", help="grade again what was graded")
-    parser.add_argument(
-        "--side-by-side", type=int, default=os.cpu_count(), help="how many; one a core"
-    )
+    parser.add_argument("--side-by-side", type=int, default=os.cpu_count(), help="how many; one a core")
     settings = parser.parse_args()
     coursedir = load().coursedir
     students = settings.students or sorted(
         name
         for name in submitting(coursedir)
-        if os.path.isdir(
-            coursedir.format_path(coursedir.submitted_directory, name, settings.assignment)
-        )
+        if os.path.isdir(coursedir.format_path(coursedir.submitted_directory, name, settings.assignment))
     )
     # One thread a kernel: side by side, more would only get in each other's way.
     os.environ |= {"OMP_NUM_THREADS": "1"}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(settings.side_by_side, context) as pool:
-        running = {
-            pool.submit(grade, settings.assignment, name, settings.force): name for name in students
-        }
+        running = {pool.submit(grade, settings.assignment, name, settings.force): name for name in students}
         for number, future in enumerate(as_completed(running), 1):
             error, said = future.result()
             print(

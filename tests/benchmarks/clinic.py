@@ -17,7 +17,7 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent / "notebooks")]
 
 from catalogue import Stage  # noqa: E402
 
-import vpg_helpers as vpg  # noqa: E402
+from vpg_lab.intervals import share_interval  # noqa: E402
 
 
 def main():
@@ -38,7 +38,7 @@ def main():
         else:
             bugs, named = bugs + len(runs), named + said[name]
     for what, count, total in [("sick runs named", named, bugs), ("sound runs accused", accused, sound)]:
-        low, high = vpg.share_interval(count, total)
+        low, high = share_interval(count, total)
         print(f"{what}: {count} of {total} ({low:.1%} to {high:.1%})")
 
 

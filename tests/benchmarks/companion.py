@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from goals import make_network, make_poles
 
-import vpg_companion as companion
 import vpg_helpers as vpg
+from vpg_lab import companion
 
 FRESH_SEEDS = range(100, 116)
 # Settings, and the difference to the whole that was expected before these seeds were run; "none" is an interval

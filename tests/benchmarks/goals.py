@@ -26,8 +26,8 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent / "notebooks")]
 
 from catalogue import Stage  # noqa: E402
 
-import vpg_companion as companion  # noqa: E402
 import vpg_helpers as vpg  # noqa: E402
+from vpg_lab import companion  # noqa: E402
 
 EVERY, NEVER = 4, (float("inf"), float("inf"))
 

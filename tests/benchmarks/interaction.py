@@ -19,11 +19,11 @@ import nbformat
 from playwright.sync_api import sync_playwright
 
 SLIDER = """
-import torch, vpg_helpers as vpg, vpg_pictures as pictures
+import torch, vpg_helpers as vpg, vpg_lab.pictures as pictures, vpg_lab.widgets as widgets
 def draw(left, right):
     bars = torch.softmax(torch.tensor([left, right]), dim=-1).tolist()
     return pictures.draw_bars(bars, said=f"{left:.1f} {right:.1f}")
-pictures.slide(draw, left=(-5.0, 5.0, 0.0), right=(-5.0, 5.0, 1.0))
+widgets.slide(draw, left=(-5.0, 5.0, 0.0), right=(-5.0, 5.0, 1.0))
 """
 OVERHEAD = """
 import statistics, time
@@ -48,7 +48,7 @@ MOVE = """() => new Promise(done => {
 def main():
     """Measure and print."""
     folder = Path(tempfile.mkdtemp())
-    cells = [nbformat.v4.new_code_cell(source.strip()) for source in (SLIDER, "pictures.drive_cart()", OVERHEAD)]
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in (SLIDER, "widgets.drive_cart()", OVERHEAD)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "bench.ipynb")
     options = ["--no-browser", "--allow-root", "--IdentityProvider.token=secret", f"--ServerApp.root_dir={folder}"]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 import vpg_helpers as vpg
+from vpg_lab import poles
 
 EPOCHS = 40
 
@@ -102,7 +103,7 @@ class Stopwatch:
 def split_of_time(number_of_seeds):
     """Train once with stopwatches inside; return name -> share of the time."""
     environment, policy, gradient, everything = (Stopwatch() for _ in range(4))
-    originals = vpg.make_cartpoles, vpg._stack_models, vpg.take_gradient_step
+    originals = vpg.make_cartpoles, poles._stack_models, vpg.take_gradient_step
 
     def timed_cartpoles(number):
         env = originals[0](number)
@@ -110,12 +111,12 @@ def split_of_time(number_of_seeds):
         return env
 
     vpg.make_cartpoles = timed_cartpoles
-    vpg._stack_models = lambda models: policy.wrap(originals[1](models))
+    poles._stack_models = lambda models: policy.wrap(originals[1](models))
     vpg.take_gradient_step = gradient.wrap(originals[2])
     try:
         everything.wrap(seeds_run(number_of_seeds))()
     finally:
-        vpg.make_cartpoles, vpg._stack_models, vpg.take_gradient_step = originals
+        vpg.make_cartpoles, poles._stack_models, vpg.take_gradient_step = originals
     parts = {"environment": environment, "policy": policy, "gradient": gradient}
     shares = {name: watch.seconds / everything.seconds for name, watch in parts.items()}
     return {**shares, "bookkeeping": 1 - sum(shares.values())}

@@ -7,14 +7,12 @@ that two share stands here.
 
 import base64
 import io
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-import ipywidgets as widgets
 import numpy as np
 import torch
 from IPython.display import display
@@ -273,23 +271,6 @@ def _draw_line(x, y, style):
     return f'<polyline points="{points}" fill="none" stroke="{BLUE}" {style}/>'
 
 
-# ---- 2. What moves under the reader's hand: plain HTML and ipywidgets' own sliders (7.7 or newer) --------------------
-# No cell waits for anybody's hand.
-
-
-class Page(NamedTuple):
-    """HTML with a script, and the sentence that stands for it where no script may run."""
-
-    html: str
-    description: str
-
-    def __repr__(self):
-        return self.description
-
-    def _repr_html_(self):
-        return self.html
-
-
 def draw_bars(
     values: Sequence[float],
     names: Sequence[str] = ("left", "right"),
@@ -347,175 +328,3 @@ def draw_cart(observation: Sequence[float], said: str = "") -> str:
         f'<path d="M{x:.1f} {ground - 18}l{scale * math.sin(angle):.1f} {-scale * math.cos(angle):.1f}" '
         f'stroke="{VERMILLION}" stroke-width="7"/><text x="30" y="152">{said}</text></svg>'
     )
-
-
-def slide(draw: Callable[..., str | Picture], live: bool = True, play: str = "", **controls) -> widgets.VBox:
-    """Show draw(**values), an SVG string or a Picture, under one control per keyword; redraw when one moves.
-
-    A control is (low, high, start), a slider of numbers, whole ones where all three are; or a list of choices,
-    of which the first is the start; or a pair of such a list and another start.
-    With live=False it redraws when a control is let go: for drawings that take longer than a blink. play names a
-    control of whole numbers that gets buttons to play and pause, ten values a second.
-    Raises ValueError where play names no such control.
-    """
-    inputs = {name: _build_control(name.replace("_", " "), control, live) for name, control in controls.items()}
-    if play and not isinstance(inputs.get(play), widgets.IntSlider):
-        raise ValueError(f"play is {play!r}; name a control of whole numbers, one of {', '.join(inputs)}")
-    view, status = widgets.HTML(), widgets.Label()
-
-    def redraw(change=None):
-        status.value = "" if live else "drawing ..."
-        drawn = draw(**{name: control.value for name, control in inputs.items()})
-        view.value = drawn if isinstance(drawn, str) else drawn.to_html()
-        status.value = ""
-
-    for control in inputs.values():
-        control.observe(redraw, "value")
-    redraw()
-    rows = [_add_player(control) if name == play else control for name, control in inputs.items()]
-    return widgets.VBox([*rows, view] if live else [*rows, status, view])
-
-
-def _build_control(label, control, live):
-    """Return the widget for a control as slide describes it."""
-    settings = {"description": label, "style": {"description_width": "130px"}, "layout": {"width": "520px"}}
-    settings["continuous_update"] = live
-    if isinstance(control, list):
-        control = control, control[0]
-    if isinstance(control[0], list):
-        return widgets.SelectionSlider(options=control[0], value=control[1], **settings)
-    low, high, start = control
-    if all(isinstance(number, int) for number in control):
-        return widgets.IntSlider(min=low, max=high, value=start, **settings)
-    step = (high - low) / 100
-    readout = {"readout_format": ".3f"} if step < 0.01 else {}
-    return widgets.FloatSlider(min=low, max=high, value=start, step=step, **readout, **settings)
-
-
-def _add_player(slider):
-    player = widgets.Play(min=slider.min, max=slider.max, value=slider.value, interval=100)
-    widgets.jslink((player, "value"), (slider, "value"))
-    return widgets.HBox([player, slider])
-
-
-def drive_cart() -> Page:
-    """Return a CartPole to drive by hand: arrow keys, touch or buttons; it runs in the page, without the kernel.
-
-    The physics is Gymnasium's, step by step (Euler's method, 0.02 s, 10 N, episodes of 200 steps). Between keys
-    the pushes alternate, since CartPole has no action that does nothing.
-    """
-    constants = {"fallAngle": FALL_ANGLE, "trackEnd": TRACK_END, "mostSteps": MOST_STEPS}
-    constants |= {"blue": BLUE, "vermillion": VERMILLION}
-    html = _DRIVE_CART.replace("CONSTANTS", json.dumps(constants))
-    return Page(html, "Drive the cart by hand, with the arrow keys or two buttons: this needs a live notebook.")
-
-
-_DRIVE_CART = """
-<div class="vpg-drive" data-lm-suppress-shortcuts="true" tabindex="0" role="application" style="padding:6px"
-     aria-label="Drive the cart: the left and right arrow keys push it, Enter starts a new episode">
-  <p>Run this cell, and here you drive the cart with the arrow keys or two buttons.</p>
-</div>
-<script>
-for (const root of document.querySelectorAll(".vpg-drive:not([data-ready])")) {
-  root.dataset.ready = "true";
-  root.innerHTML = `
-    <canvas width="600" height="170" style="max-width:100%" role="img" aria-label="The cart and its pole"></canvas>
-    <div><button data-push="0">&#9664; push left</button> <button data-push="1">push right &#9654;</button>
-    <button data-new>new episode</button> <label>speed <select><option value="1">real time</option>
-    <option value="0.5">half</option><option value="0.25">quarter</option></select></label></div>
-    <div data-numbers style="font-family:monospace;white-space:pre-wrap"></div>
-    <div data-said role="status" style="min-height:1.5em"></div>`;
-  const {fallAngle, trackEnd, mostSteps, blue, vermillion} = CONSTANTS;
-  const find = name => root.querySelector(name), pen = find("canvas").getContext("2d");
-  let state, steps, best = 0, push, playing, clock, behind, frames = 0;
-
-  const step = ([x, v, angle, w], action) => {
-    const sin = Math.sin(angle), cos = Math.cos(angle), force = action ? 10 : -10;
-    const pull = (force + 0.05 * w * w * sin) / 1.1;
-    const turn = (9.8 * sin - cos * pull) / (0.5 * (4 / 3 - 0.1 * cos * cos / 1.1));
-    return [x + 0.02 * v, v + 0.02 * (pull - 0.05 * turn * cos / 1.1), angle + 0.02 * w, w + 0.02 * turn];
-  };
-  const ended = ([x, , angle], count) =>
-    Math.abs(angle) > fallAngle ? `The pole fell: more than ${Math.round(fallAngle * 180 / Math.PI)} degrees.` :
-    Math.abs(x) > trackEnd ? `The cart left the track: more than ${trackEnd} m.` :
-    count >= mostSteps ? `Time: ${mostSteps} steps, the most there is.` : "";
-
-  const draw = () => {
-    const [x, v, angle, w] = state, scale = 115, ground = 155, center = 300 + x * scale;
-    pen.clearRect(0, 0, 600, 170);
-    pen.strokeStyle = getComputedStyle(root).color;
-    pen.lineWidth = 1;
-    pen.strokeRect(300 - trackEnd * scale, ground, 2 * trackEnd * scale, 0.5);
-    for (const end of [-trackEnd, trackEnd]) pen.strokeRect(300 + end * scale, ground - 12, 0.5, 12);
-    pen.fillStyle = blue;
-    pen.fillRect(center - 29, ground - 23, 58, 23);
-    pen.strokeStyle = vermillion;
-    pen.lineWidth = 9;
-    pen.beginPath();
-    pen.moveTo(center, ground - 23);
-    pen.lineTo(center + Math.sin(angle) * scale, ground - 23 - Math.cos(angle) * scale);
-    pen.stroke();
-    const number = (value, digits) => (value < 0 ? "" : "+") + value.toFixed(digits);
-    find("[data-numbers]").textContent =
-      `x ${number(x, 2)} m   velocity ${number(v, 2)} m/s   angle ${number(angle * 180 / Math.PI, 1)}\u00b0   ` +
-      `angular velocity ${number(w, 2)} rad/s\nreturn ${steps}   best ${best}`;
-  };
-  const tick = now => {
-    if (!root.isConnected || !playing) return;
-    behind = Math.min(behind + (now - clock) * find("select").value, 200);
-    clock = now;
-    for (; behind >= 20 && playing; behind -= 20) {
-      state = step(state, push ?? steps % 2);
-      best = Math.max(best, ++steps);
-      const why = ended(state, steps);
-      if (why) { playing = false; find("[data-said]").textContent = `${why} Return ${steps}. Enter: again.`; }
-    }
-    frames++;
-    draw();
-    if (playing) requestAnimationFrame(tick);
-  };
-  const start = () => {
-    state = Array.from({length: 4}, () => 0.1 * Math.random() - 0.05);
-    [steps, push, playing, behind] = [0, null, false, 0];
-    invite();
-    draw();
-  };
-  const invite = () => {
-    if (playing || steps) return;
-    find("[data-said]").textContent = root.contains(document.activeElement) ?
-      "Press an arrow key to begin." : "Click the picture and press an arrow key to begin, or use the buttons.";
-  };
-  const begin = side => {
-    if (!playing && ended(state, steps)) return;
-    push = side;
-    if (playing) return;
-    [playing, clock] = [true, performance.now()];
-    find("[data-said]").textContent = "";
-    requestAnimationFrame(tick);
-  };
-  const keys = {ArrowLeft: 0, ArrowRight: 1};
-  root.addEventListener("keydown", event => {
-    if (event.key in keys) begin(keys[event.key]);
-    else if (event.key === "Enter" && event.target === root) start();
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
-  });
-  root.addEventListener("keyup", event => { if (push === keys[event.key]) push = null; });
-  for (const button of root.querySelectorAll("[data-push]")) {
-    button.addEventListener("pointerdown", event => {
-      begin(Number(button.dataset.push));
-      event.preventDefault();  // the keys, Enter for one, stay with the cart
-      root.focus();
-    });
-    for (const end of ["pointerup", "pointerleave", "pointercancel"])
-      button.addEventListener(end, () => { push = null; });
-  }
-  find("[data-new]").addEventListener("click", () => { start(); root.focus(); });
-  find("select").addEventListener("change", () => root.focus());
-  for (const turn of ["focusin", "focusout"]) root.addEventListener(turn, () => setTimeout(invite));
-  root.cartpole = {step, ended, frames: () => frames, state: () => ({state, steps, best, push, playing})};
-  start();
-}
-</script>
-"""

@@ -3,7 +3,6 @@
 play_on is the engine; lesson 8 has the functions behind it, word for word but for a first line that refuses bad input.
 """
 
-import contextlib
 import functools
 import itertools
 import math
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import vpg_helpers as vpg
+from vpg_lab.refusals import is_whole, refuse_bad_counts, without_validation
 
 
 def play_on(
@@ -42,7 +42,7 @@ def _play_on(env, policy, steps, seed):
     resetting, running, returns = np.zeros(env.num_envs, bool), np.zeros(env.num_envs), np.zeros(env.num_envs)
     while True:
         record, reported = [], np.zeros(env.num_envs, bool)
-        with torch.no_grad(), _unvalidated():
+        with torch.no_grad(), without_validation():
             for _ in range(steps):
                 before, playing = observation, ~resetting
                 distribution = policy(before)
@@ -61,16 +61,6 @@ def _play_on(env, policy, steps, seed):
         ended[:, -1] |= playing[:, -1]
         lengths, reward = np.diff(np.flatnonzero(ended[playing]), prepend=-1), reward[playing].astype(np.float32)
         yield vpg.Episodes(before[playing], action[playing], reward, lengths, terminated[ended], after[ended]), returns
-
-
-@contextlib.contextmanager
-def _unvalidated():
-    """Make distributions that do not look for nan in their parameters, which costs a tenth of playing."""
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(__debug__)  # PyTorch's own default
 
 
 class Settings(NamedTuple):
@@ -233,8 +223,8 @@ def _refuse_bad_game(env, steps, seed):
     _refuse(not flat, f"the environment's observations are {space}; expected a Box, a flat vector")
     next_step = gym.vector.AutoresetMode.NEXT_STEP
     _refuse(mode != next_step, f"the environment's autoreset_mode is {mode}; give one with {next_step}")
-    vpg._refuse_bad_counts(steps=steps)
-    _refuse(not vpg._is_whole(seed, 0, 2**31), f"the seed is {seed!r}; give a whole number from 0 to {2**31 - 1}")
+    refuse_bad_counts(steps=steps)
+    _refuse(not is_whole(seed, 0, 2**31), f"the seed is {seed!r}; give a whole number from 0 to {2**31 - 1}")
 
 
 def _refuse_bad_distribution(distribution, environments):
@@ -267,9 +257,9 @@ def _refuse_bad_loss(loss):
 
 def _refuse_bad_training(env, value_model, settings):
     _refuse_bad_game(env, settings.steps, settings.seed)
-    vpg._refuse_bad_counts(epochs=settings.epochs)
+    refuse_bad_counts(epochs=settings.epochs)
     value_steps = settings.value_steps
-    _refuse(not vpg._is_whole(value_steps, 0, math.inf), f"value_steps is {value_steps!r}; give a count, 0 or more")
+    _refuse(not is_whole(value_steps, 0, math.inf), f"value_steps is {value_steps!r}; give a count, 0 or more")
     for name in ("gamma", "lam"):
         number = getattr(settings, name)
         _refuse(not 0 <= number <= 1, f"{name} is {number!r}; give a number from 0 to 1")

@@ -1,0 +1,1 @@
+"""What stands around the algorithm of vpg_helpers.py, one room a thing."""

@@ -1,0 +1,288 @@
+"""Worlds whose course is known, for programs that play and train."""
+
+import contextlib
+import copy
+import io
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+from unittest.mock import patch
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.envs.classic_control import CartPoleEnv
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from vpg_lab import companion
+from vpg_lab.checks.expect import expect_type, flatten, redraw
+
+
+def echo_model():
+    """Return a model that gives back its input, so that the observation is the logits."""
+    model = nn.Linear(2, 2, bias=False)
+    nn.init.eye_(model.weight)
+    return model
+
+
+class Script(gym.Env):
+    """A world without physics: observations and rewards are random, and when an episode ends is written down here.
+
+    Episodes have 3 steps, 2, 3, 2 and so on; in a random script they have 1 to 9, or a length that is given. They end
+    in one of the ways of `ends`, by chance. It writes down every step, as (observation, the one after it, action,
+    reward), and refuses to go on after an end.
+    """
+
+    ENDS = ("terminated", "truncated", "terminated and truncated")
+
+    def __init__(
+        self, features: int = 4, actions: int = 2, random: bool = False, scale: float = 1.0, length=0, ends=ENDS[:1]
+    ):
+        self.observation_space = gym.spaces.Box(-12, 12, (features,), np.float32)
+        self.action_space = gym.spaces.Discrete(actions)
+        self.random, self.scale, self.given_length, self.ends = random, scale, length, ends
+        self.begun, self.ended = [], ""
+
+    @property
+    def episodes(self):
+        """The episodes in which something was played, each a list of steps."""
+        return [episode for episode in self.begun if episode]
+
+    def _look(self):
+        reach = 12 if self.random and np.random.rand() < 0.1 else 3
+        self.observation = np.random.uniform(-reach, reach, self.observation_space.shape).astype(np.float32)
+        return self.observation.copy()
+
+    def reset(self, *, seed=None, options=None):
+        assert seed is None, "it seeds the environment, so that every episode begins alike"
+        assert len(self.begun) < 3_000, "it has begun 3,000 episodes for a small budget: does the loop end?"
+        assert self.ended or not self.begun or not self.begun[-1], "it begins an episode before the last one has ended"
+        self.begun, self.ended = [*self.begun, []], ""
+        self.end, self.length = np.random.choice(self.ends), 2 + len(self.begun) % 2
+        if self.random:
+            self.length = self.given_length or np.random.randint(1, 10)
+        return self._look(), {}
+
+    def step(self, action):
+        assert not self.ended, f"the loop plays on after {self.ended} was True; it ends an episode"
+        low = -4 if self.random else 1
+        assert int(action) == action, f"the environment got action {action}: hand it on as get_action gives it"
+        episode, reward, seen = self.begun[-1], self.scale * np.random.uniform(low, 5), self.observation
+        episode.append((seen, self._look(), int(action), reward))
+        if len(episode) == self.length:
+            self.ended = self.end
+        # NumPy's own booleans, as Gymnasium allows: `is True` does not find them.
+        ends = (np.bool_(word in self.ended) for word in ("terminated", "truncated"))
+        return self.observation.copy(), reward, *ends, {}
+
+    def close(self):
+        raise AssertionError("it closes the environment, which others may want to play: leave it open")
+
+
+def columns(script):
+    """Return observations, those after them, actions, rewards and lengths of what a Script wrote down."""
+    lengths = np.array([len(episode) for episode in script.episodes])
+    return *map(np.array, zip(*sum(script.episodes, []), strict=True)), lengths
+
+
+def watch_questions(model):
+    """Return a list that fills with the observations that the model is asked about."""
+    asked = []
+    model.register_forward_pre_hook(lambda _, inputs: asked.extend(inputs[0].reshape(-1, inputs[0].shape[-1]).tolist()))
+    return asked
+
+
+def expect_seen(asked, script):
+    """Assert that a model was asked about nothing but a script's observations."""
+    seen = {tuple(observation.tolist()) for step in sum(script.episodes, []) for observation in step[:2]}
+    assert {*map(tuple, asked)} <= seen, (
+        "the model is asked about what was never seen: hand on observations as they are"
+    )
+
+
+class GradientStep(NamedTuple):
+    """One step of an optimizer: gradients, parameters before and after, how many episodes had been played.
+
+    Besides, the seed that torch had, and what its dice had come to.
+    """
+
+    optimizer: torch.optim.Optimizer
+    gradients: list[Tensor]
+    before: Tensor
+    after: Tensor
+    episodes_before: int
+    seed: int
+    dice: bytes
+
+
+class Training(NamedTuple):
+    """What was seen of one training; rewards has a list per episode, starts their first observations."""
+
+    model: nn.Module
+    mean_returns: list[float]
+    starts: list[tuple[float, ...]]
+    rewards: list[list[float]]
+    gradient_steps: list[GradientStep]
+
+    def returns_by_epoch(self) -> list[list[float]]:
+        """Return what the episodes earned that were played before every gradient step and after the one before it."""
+        ends = [0, *(step.episodes_before for step in self.gradient_steps)]
+        returns = [sum(episode) for episode in self.rewards]
+        return [returns[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+def watch_training(train: Callable, world: str = "CartPole", **settings) -> Training:
+    """Train and watch: every episode of CartPole, every step of an optimizer.
+
+    In the world "steep" the pole has fallen after one step. In the world "endless" no pole falls, so only the clock
+    ends an episode. In the world "fading", besides, a step of each episode earns less than a step of the one before,
+    so that the first epoch is the best.
+    """
+    starts, rewards, gradient_steps, before, begun, printed = [], [], [], [], [], io.StringIO()
+    reset, step = CartPoleEnv.reset, CartPoleEnv.step
+
+    def watched_reset(env, *, seed=None, options=None):
+        observation, info = reset(env, seed=seed, options=options)
+        if world != "CartPole":
+            env.theta_threshold_radians = env.x_threshold = 0 if world == "steep" else np.inf
+        begun[:] = [tuple(observation.tolist())]
+        return observation, info
+
+    def watched_step(env, action):
+        if begun:  # an episode counts once something is played in it
+            starts.append(begun.pop())
+            rewards.append([])
+            epochs, budget = settings["epochs"], settings["max_timesteps"]
+            assert len(rewards) <= 2 * epochs * budget, (
+                f"more than {2 * epochs * budget} episodes for {epochs} epochs and a budget of {budget} steps: hand "
+                "max_timesteps on"
+            )
+        observation, reward, *rest = step(env, action)
+        reward *= 1 - 0.0041234 * (len(rewards) - 1) if world == "fading" else 1
+        rewards[-1].append(reward)
+        return observation, reward, *rest
+
+    def parameters_of(optimizer):
+        return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def before_step(optimizer, *_):
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters_of(optimizer)]
+        before[:] = [gradients, flatten(parameters_of(optimizer))]
+
+    def after_step(optimizer, *_):
+        dice = torch.initial_seed(), torch.get_rng_state().numpy().tobytes()
+        gradient_steps.append(GradientStep(optimizer, *before, flatten(parameters_of(optimizer)), len(rewards), *dice))
+
+    hooks = [register_optimizer_step_pre_hook(before_step), register_optimizer_step_post_hook(after_step)]
+    try:
+        with (
+            patch.object(CartPoleEnv, "reset", watched_reset),
+            patch.object(CartPoleEnv, "step", watched_step),
+            contextlib.redirect_stdout(printed),
+        ):
+            trained = train(**settings)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    pair = isinstance(trained, (tuple, list)) and len(trained) == 2
+    assert pair, f"expected the model and the mean returns, got {type(trained).__name__}"
+    expect_type(trained[0], nn.Module, "the model first")
+    assert not printed.getvalue(), f"it prints {printed.getvalue()[:40]!r}: watching is the watcher's work"
+    return Training(*trained, starts, rewards, gradient_steps)
+
+
+class VectorScript(gym.vector.VectorEnv):
+    """Worlds without physics, side by side: everything is random, and what happened is written down in steps.
+
+    A step is (observations, actions, rewards, playing, terminated, truncated, observations after), each per world.
+    """
+
+    metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
+
+    def __init__(self, worlds: int = 6, features: int = 3, actions: int = 2):
+        self.num_envs, self.features = worlds, features
+        self.single_observation_space = gym.spaces.Box(-1, 1, (features,), np.float32)
+        self.single_action_space = gym.spaces.Discrete(actions)
+        self.steps, self.seeds, self.resetting = [], [], np.zeros(worlds, bool)
+
+    def _look(self):
+        self.seen = np.random.uniform(-1, 1, (self.num_envs, self.features)).astype(np.float32)
+        return self.seen.copy()
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds.append(seed)
+        return self._look(), {}
+
+    def step(self, actions):
+        before, playing = self.seen, ~self.resetting
+        rewards = playing * np.random.uniform(-1, 5, self.num_envs)
+        ended, falls = playing & (np.random.random(self.num_envs) < 0.2), np.random.random(self.num_envs) < 0.5
+        self.resetting = ended
+        record = before, np.array(actions), rewards, playing, ended & falls, ended & ~falls, self._look()
+        self.steps.append(record)
+        return self.seen.copy(), rewards, ended & falls, ended & ~falls, {}
+
+    def paths(self, begin, end):
+        """Return the paths of a batch, the steps from begin to end: columns, observation after, terminated."""
+        found = []
+        for world in range(self.num_envs):
+            path = []
+            for number in range(begin, end):
+                *columns, playing, terminated, truncated, after = (column[world] for column in self.steps[number])
+                path += [columns] * bool(playing)
+                if path and (terminated or truncated or number == end - 1):
+                    found.append(([*map(np.array, zip(*path, strict=True))], after, terminated))
+                    path = []
+        return found
+
+    def mean_return(self, begin, end, latest):
+        """Return the mean over worlds of the first return that ended between; latest, (worlds,), is brought forward."""
+        reported, running = np.zeros(self.num_envs, bool), np.zeros(self.num_envs)
+        for number in range(end):
+            _, _, rewards, playing, terminated, truncated, _ = self.steps[number]
+            running = playing * (running + rewards)
+            first = (terminated | truncated) & ~reported & (number >= begin)
+            latest[first], reported = running[first], reported | first
+        return latest.mean()
+
+
+class Move(NamedTuple):
+    """A step of an optimizer: of which model, its gradient, the world's steps so far, both models before it."""
+
+    name: str
+    gradient: Tensor
+    steps: int
+    model: nn.Module
+    value_model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+def watch_vpg(
+    train_vpg: Callable, *get_policy: Callable, **changes
+) -> tuple[VectorScript, companion.Settings, list[Move], object]:
+    """Train in a made-up world; return it, the settings, every optimizer's step and what train_vpg returned."""
+    worlds, (features, actions) = np.random.randint(5, 9), np.random.randint(2, 5, 2).tolist()
+    world, model, value_model = (
+        VectorScript(worlds, features, actions),
+        nn.Linear(features, actions),
+        nn.Linear(features, 1),
+    )
+    chosen = dict(epochs=2, steps=11, gamma=0.8, lam=0.7, learning_rate=0.05, value_steps=3, value_unit=4.0, seed=5)
+    settings, moves = companion.Settings(**chosen | changes), []
+    redraw(model), redraw(value_model)
+
+    def before_step(optimizer, *_):
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        owners = {model: "model", value_model: "value_model"}
+        names = [name for each, name in owners.items() if {*map(id, each.parameters())} & {*map(id, held)}]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in held]
+        copies = copy.deepcopy(model), copy.deepcopy(value_model)
+        moves.append(Move(" and ".join(names), flatten(gradients), len(world.steps), *copies, optimizer))
+
+    hook = register_optimizer_step_pre_hook(before_step)
+    try:
+        returned = train_vpg(world, model, value_model, settings, *get_policy)
+    finally:
+        hook.remove()
+    return world, settings, moves, returned

@@ -1,8 +1,8 @@
-"""Run an answer to an exercise through its checks, as a notebook would; read the two catalogues of answers.
+"""Run an answer to an exercise through its checks, as a notebook would; read the catalogues of answers.
 
-An answer is code. In wrong_answers.txt and right_answers.txt each begins with a line of the form
+An answer is code. In wrong_answers.txt, right_answers.txt and adversary.txt each begins with a line of the form
 
-    # ==== name of the exercise | what it is | what the first failing check must say (wrong answers only)
+    # ==== name of the exercise | what it is | what the first failing check must say (wrong answers)
 
 and goes on with the code, or with lines that begin with `- ` and `+ `: what changes in the lesson's own code.
 """
@@ -36,7 +36,7 @@ def references() -> dict[str, str]:
 
 
 def read_catalogue(name: str) -> list[Answer]:
-    """Return the answers of wrong_answers.txt or right_answers.txt."""
+    """Return the answers of a catalogue."""
     parts = re.split(r"^# ==== (.+)\n", (FOLDER / name).read_text(), flags=re.M)[1:]
     answers, known = [], references()
     for header, code in zip(parts[::2], parts[1::2], strict=True):

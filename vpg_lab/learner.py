@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import vpg_helpers
-from vpg_lab.checks.verdicts import CLAIMS, _passed, _references, _unseal
+from vpg_lab.checks.verdicts import CLAIMS, add_references, passed, stand_ins, unseal
 
 # The functions that an agent is made of: what a learner writes of these is kept and used by later lessons.
 KEPT_FUNCTIONS = ("create_model", "get_policy", "get_action", "calculate_loss", "train_one_epoch", "train")
@@ -47,11 +47,11 @@ def go_on(name: str, namespace: dict, sealed_reference: str):
     namespace is the notebook's globals().
     """
     function = namespace.get(name)
-    if _passed.get(function, set()) >= set(CLAIMS[name]):
+    if passed.get(function, set()) >= set(CLAIMS[name]):
         print(f"{name}: yours from here on.", keep(name, function) if name in KEPT_FUNCTIONS else "")
     else:
-        exec(_unseal(sealed_reference), namespace)
-        _references.add(namespace[name])
+        exec(unseal(sealed_reference), namespace)
+        stand_ins.add(namespace[name])
         print(f"{name}: the reference from here on. Once yours passes its check, run this cell again.")
 
 
@@ -179,6 +179,7 @@ def with_my_functions(*names: str):
     specification.loader.exec_module(module)
     # A namespace apart for the learner's cells, so that a helper of theirs may have any name.
     reference = {name: getattr(module, name) for name in KEPT_FUNCTIONS}
+    add_references(reference.values())
     own = _run_learners_file(reference)
     mine = [name for name in names if own[name] is not reference[name]]
     for name in mine:

@@ -63,7 +63,11 @@ def main():
                 longest = max(longest, time.perf_counter() - start)
         totals += sums
         print(f"{exercise:30}{sums[0]:>8} / {sums[1]:<5}{sums[2]:>8} / {sums[3]:<5}{longest:>20.2f}")
+    unlikely = [answer for answer in read_catalogue("adversary.txt") if answer.exercise in exercises]
+    with contextlib.redirect_stdout(io.StringIO()):
+        refused = sum(any(Stage(answer.exercise).judge(answer.code)) for answer in unlikely)
     print(f"{'all':30}{totals[0]:>8} / {totals[1]:<5}{totals[2]:>8} / {totals[3]:<5}")
+    print(f"answers that no student would write: {refused} of {len(unlikely)} refused")
     sys.exit(int(totals[0] != totals[1] or totals[2] != totals[3]))
 
 

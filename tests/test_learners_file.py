@@ -1,7 +1,6 @@
 """The file in which a learner's functions are kept: nothing is lost, and what is kept runs by itself."""
 
 import runpy
-import types
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,19 @@ from make import seal
 
 import vpg_helpers as vpg
 from vpg_lab import learner
-from vpg_lab.checks import CLAIMS, CheckFailed, NotWrittenYet, verdicts
+from vpg_lab.checks import CLAIMS, CheckFailed, NotWrittenYet
 from vpg_lab.checks.verdicts import checking
 from vpg_lab.learner import go_on, with_my_functions
 
 SIX = {name: source for name, source in references().items() if name in learner.KEPT_FUNCTIONS}
 FILE = learner.LEARNERS_FILE
-HEAD = learner._HEADER  # what the set-up cells of the lessons import
+HEAD = learner.HEADER  # what the set-up cells of the lessons import
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(learner, "HOME", tmp_path)
 
 
 def define(source, head=HEAD):
@@ -70,7 +70,9 @@ def test_a_hand_edited_program_and_header_stay():
     [each for each in read_catalogue("right_answers.txt") if each.exercise in SIX],
     ids=lambda each: each.label,
 )
-def test_every_right_answer_can_be_kept_and_fetched(answer):
+def test_every_right_answer_can_be_kept_and_fetched(answer, monkeypatch):
+    if answer.exercise in ("get_action", "train_one_epoch", "train"):  # slow, and judged by test_exercises.py
+        monkeypatch.setattr(learner, "check_as", lambda *_: None)
     assert keep(answer.exercise, answer.code) == "Kept in my_agent.py."
     mine = with_my_functions(answer.exercise)
     assert getattr(mine, answer.exercise).__code__.co_filename == str(FILE)
@@ -100,9 +102,8 @@ def test_interrupted_writing_leaves_the_old_file(monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(learner.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        keep("get_action", SIX["get_action"])
-    assert FILE.read_text() == before
+    assert keep("get_action", SIX["get_action"]) == "Not kept: disk full."
+    assert FILE.read_text() == before and {path.name for path in Path().iterdir()} == {"my_agent.py"}
 
 
 @pytest.mark.parametrize("broken", ["def get_policy(:\n", "import no_such_module\n", "1 / 0\n"])
@@ -118,7 +119,7 @@ def test_broken_file_is_reported_and_set_aside(broken, capsys):
 
 
 def test_only_what_defines_something_is_kept():
-    source = SIX["create_model"].replace("return nn.Sequential(", "assert LIMIT\n    return nn.Sequential(")
+    source = SIX["create_model"].replace("return nn.Sequential(", "assert LIMIT, string\n    return nn.Sequential(")
     tried = f"import string\nLIMIT = 3\n{source}\n\nmodel = create_model(4, 2)\nprint(model)\n"
     keep("create_model", tried)
     kept = FILE.read_text()
@@ -134,7 +135,7 @@ def test_a_function_that_leans_on_another_cell_is_not_kept():
     source = "def get_policy(model, observation):\n    return Categorical(logits=ask(model, observation))"
     assert (
         keep("get_policy", source)
-        == "Not kept: get_policy uses ask of another cell; define it in the cell of get_policy."
+        == "Not kept: get_policy uses ask of elsewhere; define or import it in the cell of get_policy."
     )
     source = "def get_policy(model: Network, observation):\n    return Categorical(logits=model(observation))"
     namespace = define(source, HEAD + "\nNetwork = nn.Module\n")
@@ -148,15 +149,13 @@ def test_a_function_that_calls_the_helper_module_is_not_kept():
 
 
 def test_two_cells_with_a_helper_of_the_same_name_are_told_apart():
-    helper = "def ask(model, observation):\n    return model(torch.as_tensor(observation))\n\n"
-    keep(
-        "get_policy",
-        helper + "def get_policy(model, observation):\n    return Categorical(logits=ask(model, observation))",
-    )
-    before = FILE.read_text()
-    said = keep("get_action", helper + SIX["get_action"])
-    assert said == "Not kept: get_action's cell and another one both define ask; rename one."
+    helper = "def look(x):\n    return torch.as_tensor(x)\n\n"
+    keep("get_policy", helper + SIX["get_policy"].replace("torch.as_tensor(", "look("))
+    before, uses = FILE.read_text(), SIX["get_action"].replace("return action.numpy()", "return look(action).numpy()")
+    said = keep("get_action", helper.replace("x)\n", "x) + 0\n") + uses)
+    assert said == "Not kept: get_action's cell and that of get_policy define look in two ways; rename one."
     assert FILE.read_text() == before
+    assert keep("get_action", helper + uses) == "Kept in my_agent.py.", "the same helper twice is no conflict"
 
 
 def test_a_function_from_nowhere_is_not_kept():
@@ -245,22 +244,14 @@ def test_reference_does_not_pass_for_the_learner_s(capsys):
     assert "yours from here on" not in capsys.readouterr().out and not FILE.exists()
 
 
-def test_older_version_does_not_pass_after_a_cell_that_failed(monkeypatch):
-    function = define(SIX["get_policy"])["get_policy"]
-    cells = [SIX["get_policy"], "1 + 1"]
-    monkeypatch.setattr(verdicts, "get_ipython", lambda: types.SimpleNamespace(user_ns={"In": cells}))
-    pass_check(function)
-    cells.append("def get_policy(:")
-    with pytest.raises(CheckFailed, match="get_policy: the cell that you ran last did not define it"):
-        pass_check(function)
-
-
 @pytest.mark.parametrize(
     ("error", "remark"),
     [
-        (AssertionError("expected 3, got None"), "a function without a return gives None"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "a layer takes as many numbers"),
-        (TypeError("only one element tensors can be converted to Python scalars"), "torch has them for tensors"),
+        (
+            TypeError("only one element tensors can be converted to Python scalars"),
+            "it is handed a batch; that takes one number",
+        ),
     ],
 )
 def test_puzzling_errors_get_a_remark(error, remark):

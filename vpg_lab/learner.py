@@ -1,28 +1,35 @@
-"""The file that keeps a learner's functions, and what later lessons use of it."""
+"""The file that keeps what a learner wrote, and what later lessons use of it."""
 
 import ast
 import builtins
+import contextlib
 import importlib.util
 import inspect
+import io
 import itertools
 import linecache
 import os
 import re
 import symtable
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from IPython import get_ipython
+
 import vpg_helpers
-from vpg_lab.checks.verdicts import CLAIMS, add_references, passed, stand_ins, unseal
+from vpg_lab.checks.verdicts import CLAIMS, CheckFailed, add_references, check_as, passed, stand_ins, unseal
 
 # The functions that an agent is made of: what a learner writes of these is kept and used by later lessons.
 KEPT_FUNCTIONS = ("create_model", "get_policy", "get_action", "calculate_loss", "train_one_epoch", "train")
 
 LEARNERS_FILE = Path("my_agent.py")  # beside the notebook, which is where its kernel works
-_HEADER = '''"""My own agent: the exercise notebooks write each of the six functions here once it has passed its checks.
+HOME = Path.cwd()  # until a cell goes elsewhere
+HEADER = '''"""My own agent: the exercise notebooks write each of the six functions here once it has passed its checks.
 
-What you change here is used as it is and not checked again. The version before is in my_agent.previous.py; to begin
-anew, delete both. Once all six are here, `python my_agent.py` trains the agent.
+What you change or add here is used as it is. A function that passes its checks again takes the place of what stands
+between its two lines; the version before is in my_agent.previous.py. To begin anew, delete both. Once all six are here,
+`python my_agent.py` trains the agent.
 """
 
 import copy
@@ -36,9 +43,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 '''
-_PROGRAM = """if __name__ == "__main__":
+PROGRAM = """
+# ---- program ----
+
+if __name__ == "__main__":
     train(epochs=80, after_epoch=lambda model, mean_returns: print(len(mean_returns), round(mean_returns[-1], 1)))
 """
+FUTURE = "from __future__ import annotations\n"
 
 
 def go_on(name: str, namespace: dict, sealed_reference: str):
@@ -56,50 +67,184 @@ def go_on(name: str, namespace: dict, sealed_reference: str):
 
 
 def keep(name: str, function: Callable) -> str:
-    """Write one of the kept functions, with what else its cell defines, to LEARNERS_FILE; return what was done.
+    """Write one of the kept functions, with what it needs of its cell, to LEARNERS_FILE; return what was done.
 
-    The file is replaced in one move, and the version before stays beside it as my_agent.previous.py. A function
-    that leans on another cell would not work there: it is not written, and the returned sentence says so.
+    It is run from there before it takes the place of an older version, and must pass its checks; what cannot be kept
+    so is not written, and the returned sentence says why. Whatever else stands in the file stays, and the version
+    before is my_agent.previous.py.
     """
-    _run_learners_file({})
-    before = LEARNERS_FILE.read_text(encoding="utf-8") if LEARNERS_FILE.exists() else ""
-    header, sections = _cut_into_sections(before)
     try:
-        sections[name] = _definitions(name, function)
-        _refuse_unknown_names(name, header, sections)
-    except ValueError as error:
+        section = _section_of(name, function)
+        while True:  # until no other notebook has written meanwhile
+            _run_learners_file({})
+            before = _read()
+            after = _put(name, section, before)
+            _refuse_what_does_not_work(name, section, after)
+            with _locked():
+                if _read() == before:
+                    if after != before and before:
+                        _write(LEARNERS_FILE.with_suffix(".previous.py"), before)
+                    if after != before:
+                        _write(LEARNERS_FILE, after)
+                    return f"Kept in {LEARNERS_FILE if Path.cwd() == HOME else LEARNERS_FILE.resolve()}."
+    except (ValueError, OSError) as error:
         return f"Not kept: {error}."
-    parts = [header, *(f"\n# ---- {each} ----\n\n{sections[each]}" for each in KEPT_FUNCTIONS if each in sections)]
-    if all(each in sections for each in KEPT_FUNCTIONS):
-        parts.append(f"\n# ---- program ----\n\n{sections.get('program', _PROGRAM)}")
-    text = "".join(parts)
-    if before and text != before:
-        _replace(LEARNERS_FILE.with_suffix(".previous.py"), before)
-    if text != before:
-        _replace(LEARNERS_FILE, text)
-    return f"Kept in {LEARNERS_FILE}."
 
 
-def _replace(path, text):
-    new = path.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
+# ---- What a function needs of its cell -------------------------------------------------------------------------------
 
 
-def _cut_into_sections(text):
-    """Return the header and the sections, {name: source}, of what the learner's file holds."""
-    header, *rest = re.split(r"^\n# ---- (\w+) ----\n\n", text or _HEADER, flags=re.M)
-    return header, dict(zip(rest[::2], rest[1::2], strict=True))
+def _section_of(name, function):
+    """Return the statements of a cell that define a function: its own, and those behind the globals that it reads."""
+    source = _cell_of(name, function)
+    lines, statements = source.splitlines(), ast.parse(source).body
+    imports = [isinstance(each, (ast.Import, ast.ImportFrom)) for each in statements]
+    makes, reads = zip(*map(_names_of, statements), strict=True)
+    own = set().union(*itertools.compress(makes, [not each for each in imports]))
+    changes = [_changed_by(each) & own for each in statements]  # LAYERS.append(...), KINDS["relu"] = ...
+    needed, kept, more = {name}, set(), True
+    while more:
+        more = {n for n, _ in enumerate(statements) if n not in kept and (makes[n] | changes[n]) & needed}
+        kept |= more
+        needed |= set().union(*(reads[n] for n in more))
+    parts, written = [], 0
+    for n, statement in enumerate(statements):
+        begins = statements[n - 1].end_lineno if n else 0  # with the comments above it
+        future = isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
+        if (n in kept or "*" in makes[n]) and not future:
+            parts.append("\n".join(lines[max(begins, written) : statement.end_lineno]).strip("\n"))
+            written = statement.end_lineno
+    return FUTURE * ("__future__" in source) + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _cell_of(name, function):
+    """Return the code of the cell that defines a name, without magics."""
+    code, shell = getattr(inspect.unwrap(function), "__code__", None), get_ipython()
+    cells = ["".join(linecache.getlines(code.co_filename))] if code else []
+    for cell in [*cells, *reversed(shell.history_manager.input_hist_raw if shell else [])]:
+        source = "\n".join(line for line in cell.splitlines() if not line.startswith(("%", "!")))
+        with contextlib.suppress(SyntaxError):
+            if any(name in _names_of(statement)[0] for statement in ast.parse(source).body):
+                return source
+    raise ValueError(f"{name} was not defined in a notebook cell")
+
+
+def _names_of(statement):
+    """Return the global names that a statement makes, and those that it reads, in its functions' bodies too."""
+    top = symtable.symtable(ast.unparse(statement), "cell", "exec")
+    tables, reads = [top], {each.get_name() for each in top.get_symbols() if each.is_referenced()}
+    for table in tables:  # the list grows while it is walked
+        tables += table.get_children()
+        reads |= {each.get_name() for each in table.get_symbols() if each.is_referenced() and each.is_global()}
+    makes = {each.get_name() for each in top.get_symbols() if each.is_assigned() or each.is_imported()}
+    star = isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*"
+    return makes | ({"*"} if star else set()), reads
+
+
+def _changed_by(statement):
+    """Return the names whose objects a statement changes by a method, an item or an attribute."""
+    changed = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            node = node.value.func
+        elif not (isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load)):
+            continue
+        while isinstance(node, (ast.Subscript, ast.Attribute)):
+            node = node.value
+            changed |= {node.id} if isinstance(node, ast.Name) else set()
+    return changed
+
+
+# ---- The file --------------------------------------------------------------------------------------------------------
+
+
+def _put(name, section, text):
+    """Return the file's text with a function's section in the place of its older one; all else stays as it is."""
+    text = text or HEADER
+    if section.startswith(FUTURE):
+        section = section.removeprefix(FUTURE)
+        if FUTURE not in text:
+            ends = ast.parse(text).body[0].end_lineno if ast.get_docstring(ast.parse(text)) else 0
+            lines = text.splitlines(keepends=True)
+            text = "".join([*lines[:ends], "\n" * bool(ends), FUTURE, *lines[ends:]])
+    new = f"# ---- {name} ----\n\n{section}\n# ---- end of {name} ----\n"
+    sections = _sections(text)
+    if name in sections:
+        begin, end = sections[name]
+        text = text[:begin] + new + text[end:]
+    else:
+        later = [*KEPT_FUNCTIONS[KEPT_FUNCTIONS.index(name) + 1 :], "program"]
+        place = min((sections[each][0] for each in later if each in sections), default=len(text))
+        text = f"{text[:place].rstrip()}\n\n{new}" + ("\n" + text[place:] if place < len(text) else "")
+    complete = {*KEPT_FUNCTIONS} <= {*_sections(text)} and "__main__" not in text
+    return text + PROGRAM * complete
+
+
+def _sections(text):
+    """Return where each section begins and ends: {name: (place, place)}.
+
+    A heading stands between statements. A section ends with a line of its own; in older files, with the next heading.
+    """
+    ends = list(itertools.accumulate(map(len, text.splitlines(keepends=True)), initial=0))
+    inside = {line for each in ast.parse(text).body for line in range(each.lineno, each.end_lineno + 1)}
+    headings = [
+        (heading[1], number)
+        for number, line in enumerate(text.splitlines(), 1)
+        if (heading := re.fullmatch(r"# ---- (.+) ----", line)) and number not in inside
+    ]
+    lines, found = dict(reversed(headings)), {}
+    for label, number in headings:
+        following = min((n for _, n in headings if n > number), default=len(ends))
+        last = lines.get(f"end of {label}", following - 1)
+        if not label.startswith("end of "):
+            found.setdefault(label, (ends[number - 1], ends[last]))
+    return found
+
+
+def _read():
+    return LEARNERS_FILE.read_text(encoding="utf-8-sig") if LEARNERS_FILE.exists() else ""
+
+
+def _write(path, text):
+    """Replace a file in one move."""
+    path = path.resolve()  # a link stays one
+    new = path.with_suffix(f".{os.getpid()}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """Let one notebook write at a time; a lock that nobody takes away for two seconds is that of a dead kernel."""
+    lock, patience = LEARNERS_FILE.with_suffix(".lock"), time.monotonic() + 2
+    while time.monotonic() < patience:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            time.sleep(0.02)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _run(text, given):
+    """Execute the learner's file on top of the functions given, and return all names."""
+    name, namespace = str(LEARNERS_FILE), given | {"__name__": LEARNERS_FILE.stem}
+    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name  # for messages that quote a line
+    exec(compile(text, name, "exec", dont_inherit=True), namespace)
+    return namespace
 
 
 def _run_learners_file(given):
-    """Execute the learner's file on top of the names given, and return all names; set a file that fails aside."""
-    namespace = given | {"__name__": LEARNERS_FILE.stem}
-    if not LEARNERS_FILE.exists():
-        return namespace
+    """Execute the file as it stands, and return all names; set a file that fails aside."""
+    text = _read()
     try:
-        exec(compile(LEARNERS_FILE.read_text(encoding="utf-8"), str(LEARNERS_FILE), "exec"), namespace)
-        return namespace
+        return _run(text, given)
     except Exception as error:
         numbers = itertools.count(1)
         aside = next(path for n in numbers if not (path := LEARNERS_FILE.with_suffix(f".broken-{n}.py")).exists())
@@ -111,62 +256,54 @@ def _run_learners_file(given):
         return given
 
 
-def _definitions(name, function):
-    """Return the part of a function's cell that defines something: imports, functions, classes, what they use."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    lines = linecache.getlines(code.co_filename) if code else []
-    tree = ast.parse("".join(lines))
-    named = {name} | {node.id for part in tree.body if _defines(part) for node in ast.walk(part) if _is_name(node)}
-    kept = []
-    for part in tree.body:
-        targets = {node.id for node in ast.walk(part) if _is_name(node) and isinstance(node.ctx, ast.Store)}
-        if _defines(part) or (isinstance(part, (ast.Assign, ast.AnnAssign)) and targets & named):
-            first = min([part.lineno, *(decorator.lineno for decorator in getattr(part, "decorator_list", []))])
-            kept.append("".join(lines[first - 1 : part.end_lineno]).rstrip() + "\n")
-    if not kept:
-        raise ValueError(f"{name} was not defined in a notebook cell")
-    return "\n".join(kept)
-
-
-def _defines(part):
-    return isinstance(part, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
-
-
-def _is_name(node):
-    return isinstance(node, ast.Name)
-
-
-def _refuse_unknown_names(name, header, sections):
-    """Refuse a section that uses what the file does not define, or that would redefine what another one uses."""
-    imported = {"__name__": LEARNERS_FILE.stem}
+def _refuse_what_does_not_work(name, section, text):
+    """Refuse a section that does not pass its checks from the file, or redefines what another section uses."""
+    made, sections = _definitions_of(section), _sections(text)
+    for other in {*KEPT_FUNCTIONS} & {*sections} - {name}:
+        theirs = _definitions_of(text[slice(*sections[other])])
+        both = [each for each in made if theirs.get(each, made[each]) != made[each]]
+        if both:
+            raise ValueError(f"{name}'s cell and that of {other} define {', '.join(both)} in two ways; rename one")
     try:
-        exec(header, imported)
-        namespace = dict(imported)
-        for each in KEPT_FUNCTIONS:
-            own = dict(imported)
-            exec(sections.get(each, ""), own)
-            new = {key: own[key] for key in own.keys() - imported.keys()}
-            both = [key for key in new if namespace.get(key, new[key]) is not new[key]]
-            if both:
-                raise ValueError(f"{name}'s cell and another one both define {', '.join(both)}; rename one")
-            namespace.update(new)
-    except NameError as error:
-        raise ValueError(f"{error}: import or define it in the cell of {name}") from None
-    missing = sorted(_outside_names(sections[name]) - {*namespace, *dir(builtins), *KEPT_FUNCTIONS})
-    if "vpg" in missing:
+        namespace = _run(text, _functions_of(_load_module()))
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}; import or define it in the cell of {name}") from None
+    reads = set().union(*(_names_of(each)[1] for each in ast.parse(section).body))
+    lacking = sorted(reads - {*namespace, *dir(builtins)} | reads & {"display", "get_ipython"})
+    if lacking == ["vpg"]:
         raise ValueError(f"{name} calls functions of vpg; write get_policy, say, and not vpg.get_policy")
-    if missing:
-        raise ValueError(f"{name} uses {', '.join(missing)} of another cell; define it in the cell of {name}")
+    if lacking:
+        raise ValueError(f"{name} uses {', '.join(lacking)} of elsewhere; define or import it in the cell of {name}")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            check_as(name, namespace[name])
+    except CheckFailed as failure:
+        raise ValueError(f"from the file it does not pass its check: {failure}") from None
 
 
-def _outside_names(source):
-    """Return the names that a piece of code uses and does not make itself."""
-    top = symtable.symtable(source, "cell", "exec")
-    tables, used = [top], set()
-    for table in tables:  # the list grows while it is walked
-        tables += table.get_children()
-        used |= {each.get_name() for each in table.get_symbols() if each.is_referenced() and each.is_global()}
-    return used - {each.get_name() for each in top.get_symbols() if each.is_assigned() or each.is_imported()}
+def _definitions_of(source):
+    """Return the code that makes each name of a section, in a form that two cells can be compared by."""
+    made = {}
+    for statement in ast.parse(source).body:
+        for name in _names_of(statement)[0]:
+            made[name] = made.get(name, "") + ast.dump(statement)
+    return made
+
+
+# ---- What later lessons use ------------------------------------------------------------------------------------------
+
+
+def _load_module():
+    """Return another copy of vpg_helpers, whose functions can be replaced without anybody else noticing."""
+    specification = importlib.util.spec_from_file_location("vpg_with_my_functions", vpg_helpers.__file__)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    add_references(_functions_of(module).values())
+    return module
+
+
+def _functions_of(module):
+    return {name: getattr(module, name) for name in KEPT_FUNCTIONS}
 
 
 def with_my_functions(*names: str):
@@ -174,12 +311,9 @@ def with_my_functions(*names: str):
 
     Whatever else the module holds, train_seeds say, calls the learner's functions too, and theirs call each other.
     """
-    specification = importlib.util.spec_from_file_location("vpg_with_my_functions", vpg_helpers.__file__)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = _load_module()
     # A namespace apart for the learner's cells, so that a helper of theirs may have any name.
-    reference = {name: getattr(module, name) for name in KEPT_FUNCTIONS}
-    add_references(reference.values())
+    reference = _functions_of(module)
     own = _run_learners_file(reference)
     mine = [name for name in names if own[name] is not reference[name]]
     for name in mine:

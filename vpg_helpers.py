@@ -1,5 +1,6 @@
-"""Vanilla Policy Gradient on CartPole: the six functions of the lessons, then the same on many poles and many seeds.
+"""The simplest policy gradient, REINFORCE, on CartPole: the lessons' six functions, then many poles and many seeds.
 
+What Spinning Up calls Vanilla Policy Gradient has a learned value function on top: vpg_lab/companion.py.
 `python vpg_helpers.py` trains one agent and prints a line an epoch.
 """
 
@@ -234,11 +235,10 @@ def take_gradient_step(
     """
     weights = np.asarray(weigh(episodes), dtype=np.float32)
     _refuse_bad_weights(weights, episodes)
-    # Validation would cost a fifth of the step, to find nan in logits; the loss shows it too.
     with without_validation():
         log_probabilities = get_policy(model, episodes.observations).log_prob(torch.as_tensor(episodes.actions))
     loss = calculate_loss(log_probabilities, torch.as_tensor(weights))
-    if not torch.isfinite(loss):
+    if not torch.isfinite(loss):  # so nan is found without validation, too
         raise ValueError(f"the pseudo-loss is {loss.item()}: the model gives nan or infinity; lower the learning rate")
     optimizer.zero_grad()
     loss.backward()

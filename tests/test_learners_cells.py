@@ -27,7 +27,7 @@ POLICY = """def get_policy(model, observation):
 MODEL = """def create_model(inputs, outputs, hidden_units=32):
     return nn.Sequential(nn.Linear(inputs, hidden_units), nn.ReLU(), nn.Linear(hidden_units, outputs))"""
 ACTION = references()["get_action"]
-FILE = learner.LEARNERS_FILE
+FILE = learner.AGENT.file
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from catalogue import read_catalogue, references, run
 from make import seal
 
 import vpg_helpers as vpg
-from vpg_lab import learner
+from vpg_lab import companion, learner
 from vpg_lab.checks import CLAIMS, CheckFailed, NotWrittenYet
 from vpg_lab.checks.verdicts import checking
 from vpg_lab.learner import go_on, with_my_functions
 
 SIX = {name: source for name, source in references().items() if name in learner.KEPT_FUNCTIONS}
-FILE = learner.LEARNERS_FILE
-HEAD = learner.HEADER  # what the set-up cells of the lessons import
+FILE = learner.AGENT.file
+HEAD = learner.AGENT.header  # what the set-up cells of the lessons import
 
 
 @pytest.fixture(autouse=True)
@@ -280,3 +280,18 @@ def test_learners_functions_are_put_into_the_algorithm_alone():
     assert {name for name in vars(mine) if not name.startswith("__")} == {
         name for name in vars(vpg) if not name.startswith("__")
     }
+
+
+def test_lesson_8_s_functions_have_a_file_of_their_own_and_train_together():
+    for name in learner.VPG.names:
+        namespace = {"__name__": "__main__"}
+        exec(learner.VPG.header, namespace)
+        namespace |= {each: getattr(companion, each) for each in learner.VPG.given + learner.VPG.names}
+        run(references()[name], namespace)
+        assert learner.keep(name, namespace[name]) == "Kept in my_vpg.py."
+    assert not FILE.exists()
+    mine = with_my_functions("gae", "finish_path", "train_vpg")
+    assert mine.train_vpg.__code__.co_filename == mine.gae.__code__.co_filename == "my_vpg.py"
+    assert mine.finish_paths.__globals__["finish_path"] is mine.finish_path
+    assert mine.train_vpg.__globals__["finish_paths"] is mine.finish_paths
+    assert mine.discount_cumsum is not companion.discount_cumsum, "it was not asked for"

@@ -1,4 +1,4 @@
-"""The file that keeps what a learner wrote, and what later lessons use of it."""
+"""The files that keep what a learner wrote, and what later lessons use of them."""
 
 import ast
 import builtins
@@ -14,18 +14,36 @@ import symtable
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 from IPython import get_ipython
 
 import vpg_helpers
+from vpg_lab import companion
 from vpg_lab.checks.verdicts import CLAIMS, CheckFailed, add_references, check_as, passed, stand_ins, unseal
 
-# The functions that an agent is made of: what a learner writes of these is kept and used by later lessons.
-KEPT_FUNCTIONS = ("create_model", "get_policy", "get_action", "calculate_loss", "train_one_epoch", "train")
+HOME = Path.cwd()  # until a cell goes elsewhere: beside the notebook, which is where its kernel works
+FUTURE = "from __future__ import annotations\n"
 
-LEARNERS_FILE = Path("my_agent.py")  # beside the notebook, which is where its kernel works
-HOME = Path.cwd()  # until a cell goes elsewhere
-HEADER = '''"""My own agent: the exercise notebooks write each of the six functions here once it has passed its checks.
+
+class Shelf(NamedTuple):
+    """A file in which functions of the learner's are kept, and the module that has them all."""
+
+    file: Path
+    names: tuple[str, ...]
+    module: ModuleType
+    given: tuple[str, ...]  # what else of the module the functions may call
+    header: str
+    program: str  # at the end, once all functions are there
+
+
+AGENT = Shelf(
+    Path("my_agent.py"),
+    ("create_model", "get_policy", "get_action", "calculate_loss", "train_one_epoch", "train"),
+    vpg_helpers,
+    (),
+    '''"""My own agent: the exercise notebooks write each of the six functions here once it has passed its checks.
 
 What you change or add here is used as it is. A function that passes its checks again takes the place of what stands
 between its two lines; the version before is in my_agent.previous.py. To begin anew, delete both. Once all six are here,
@@ -42,14 +60,40 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
-'''
-PROGRAM = """
+''',
+    """
 # ---- program ----
 
 if __name__ == "__main__":
     train(epochs=80, after_epoch=lambda model, mean_returns: print(len(mean_returns), round(mean_returns[-1], 1)))
+""",
+)
+VPG = Shelf(
+    Path("my_vpg.py"),
+    ("discount_cumsum", "gae", "finish_path", "train_vpg"),
+    companion,
+    ("finish_paths", "descend", "play_on", "Settings", "WHOLE"),
+    '''"""My own Vanilla Policy Gradient: lesson 8 writes each of its functions here once it has passed its checks.
+
+What you change or add here is used as it is, in lesson 9 for one, together with what lesson 8 gives: play_on,
+finish_paths, descend and the settings. The version before is in my_vpg.previous.py; to begin anew, delete both.
 """
-FUTURE = "from __future__ import annotations\n"
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import vpg_helpers as vpg
+''',
+    "",
+)
+SHELVES = {name: shelf for shelf in (AGENT, VPG) for name in shelf.names}
+KEPT_FUNCTIONS = AGENT.names
 
 
 def go_on(name: str, namespace: dict, sealed_reference: str):
@@ -59,7 +103,7 @@ def go_on(name: str, namespace: dict, sealed_reference: str):
     """
     function = namespace.get(name)
     if passed.get(function, set()) >= set(CLAIMS[name]):
-        print(f"{name}: yours from here on.", keep(name, function) if name in KEPT_FUNCTIONS else "")
+        print(f"{name}: yours from here on.", keep(name, function) if name in SHELVES else "")
     else:
         exec(unseal(sealed_reference), namespace)
         stand_ins.add(namespace[name])
@@ -67,26 +111,27 @@ def go_on(name: str, namespace: dict, sealed_reference: str):
 
 
 def keep(name: str, function: Callable) -> str:
-    """Write one of the kept functions, with what it needs of its cell, to LEARNERS_FILE; return what was done.
+    """Write one of the kept functions, with what it needs of its cell, to its file; return what was done.
 
     It is run from there before it takes the place of an older version, and must pass its checks; what cannot be kept
     so is not written, and the returned sentence says why. Whatever else stands in the file stays, and the version
-    before is my_agent.previous.py.
+    before is kept beside it.
     """
+    shelf = SHELVES[name]
     try:
         section = _section_of(name, function)
         while True:  # until no other notebook has written meanwhile
-            _run_learners_file({})
-            before = _read()
-            after = _put(name, section, before)
-            _refuse_what_does_not_work(name, section, after)
-            with _locked():
-                if _read() == before:
+            _run_file(shelf, _functions_of(shelf, _load_module(shelf)))
+            before = _read(shelf.file)
+            after = _put(shelf, name, section, before)
+            _refuse_what_does_not_work(shelf, name, section, after)
+            with _locked(shelf.file):
+                if _read(shelf.file) == before:
                     if after != before and before:
-                        _write(LEARNERS_FILE.with_suffix(".previous.py"), before)
+                        _write(shelf.file.with_suffix(".previous.py"), before)
                     if after != before:
-                        _write(LEARNERS_FILE, after)
-                    return f"Kept in {LEARNERS_FILE if Path.cwd() == HOME else LEARNERS_FILE.resolve()}."
+                        _write(shelf.file, after)
+                    return f"Kept in {shelf.file if Path.cwd() == HOME else shelf.file.resolve()}."
     except (ValueError, OSError) as error:
         return f"Not kept: {error}."
 
@@ -158,9 +203,9 @@ def _changed_by(statement):
 # ---- The file --------------------------------------------------------------------------------------------------------
 
 
-def _put(name, section, text):
+def _put(shelf, name, section, text):
     """Return the file's text with a function's section in the place of its older one; all else stays as it is."""
-    text = text or HEADER
+    text = text or shelf.header
     if section.startswith(FUTURE):
         section = section.removeprefix(FUTURE)
         if FUTURE not in text:
@@ -173,11 +218,11 @@ def _put(name, section, text):
         begin, end = sections[name]
         text = text[:begin] + new + text[end:]
     else:
-        later = [*KEPT_FUNCTIONS[KEPT_FUNCTIONS.index(name) + 1 :], "program"]
+        later = [*shelf.names[shelf.names.index(name) + 1 :], "program"]
         place = min((sections[each][0] for each in later if each in sections), default=len(text))
         text = f"{text[:place].rstrip()}\n\n{new}" + ("\n" + text[place:] if place < len(text) else "")
-    complete = {*KEPT_FUNCTIONS} <= {*_sections(text)} and "__main__" not in text
-    return text + PROGRAM * complete
+    complete = {*shelf.names} <= {*_sections(text)} and "__main__" not in text
+    return text + shelf.program * complete
 
 
 def _sections(text):
@@ -201,8 +246,8 @@ def _sections(text):
     return found
 
 
-def _read():
-    return LEARNERS_FILE.read_text(encoding="utf-8-sig") if LEARNERS_FILE.exists() else ""
+def _read(path):
+    return path.read_text(encoding="utf-8-sig") if path.exists() else ""
 
 
 def _write(path, text):
@@ -217,9 +262,9 @@ def _write(path, text):
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Let one notebook write at a time; a lock that nobody takes away for two seconds is that of a dead kernel."""
-    lock, patience = LEARNERS_FILE.with_suffix(".lock"), time.monotonic() + 2
+    lock, patience = path.with_suffix(".lock"), time.monotonic() + 2
     while time.monotonic() < patience:
         try:
             os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
@@ -232,42 +277,43 @@ def _locked() -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def _run(text, given):
+def _run(shelf, text, given):
     """Execute the learner's file on top of the functions given, and return all names."""
-    name, namespace = str(LEARNERS_FILE), given | {"__name__": LEARNERS_FILE.stem}
+    name, namespace = str(shelf.file), given | {"__name__": shelf.file.stem}
     linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name  # for messages that quote a line
     exec(compile(text, name, "exec", dont_inherit=True), namespace)
     return namespace
 
 
-def _run_learners_file(given):
+def _run_file(shelf, given):
     """Execute the file as it stands, and return all names; set a file that fails aside."""
-    text = _read()
+    file = shelf.file
     try:
-        return _run(text, given)
+        return _run(shelf, _read(file), given)
     except Exception as error:
         numbers = itertools.count(1)
-        aside = next(path for n in numbers if not (path := LEARNERS_FILE.with_suffix(f".broken-{n}.py")).exists())
-        os.replace(LEARNERS_FILE, aside)
+        aside = next(path for n in numbers if not (path := file.with_suffix(f".broken-{n}.py")).exists())
+        os.replace(file, aside)
         print(
-            f"{LEARNERS_FILE} does not run ({type(error).__name__}: {error}). It is now {aside}; nothing is lost: "
-            f"run your cells and their checks again, or mend it and copy its functions into a new {LEARNERS_FILE}."
+            f"{file} does not run ({type(error).__name__}: {error}). It is now {aside}; nothing is lost: run your "
+            f"cells and their checks again, or mend it and copy its functions into a new {file}."
         )
         return given
 
 
-def _refuse_what_does_not_work(name, section, text):
+def _refuse_what_does_not_work(shelf, name, section, text):
     """Refuse a section that does not pass its checks from the file, or redefines what another section uses."""
     made, sections = _definitions_of(section), _sections(text)
-    for other in {*KEPT_FUNCTIONS} & {*sections} - {name}:
+    for other in {*shelf.names} & {*sections} - {name}:
         theirs = _definitions_of(text[slice(*sections[other])])
         both = [each for each in made if theirs.get(each, made[each]) != made[each]]
         if both:
             raise ValueError(f"{name}'s cell and that of {other} define {', '.join(both)} in two ways; rename one")
     try:
-        namespace = _run(text, _functions_of(_load_module()))
+        namespace = _run(shelf, text, _functions_of(shelf, _load_module(shelf)))
     except Exception as error:
-        raise ValueError(f"{type(error).__name__}: {error}; import or define it in the cell of {name}") from None
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{said}; import or define it in the cell of {name}") from None
     reads = set().union(*(_names_of(each)[1] for each in ast.parse(section).body))
     lacking = sorted(reads - {*namespace, *dir(builtins)} | reads & {"display", "get_ipython"})
     if lacking == ["vpg"]:
@@ -293,28 +339,31 @@ def _definitions_of(source):
 # ---- What later lessons use ------------------------------------------------------------------------------------------
 
 
-def _load_module():
-    """Return another copy of vpg_helpers, whose functions can be replaced without anybody else noticing."""
-    specification = importlib.util.spec_from_file_location("vpg_with_my_functions", vpg_helpers.__file__)
+def _load_module(shelf):
+    """Return another copy of a shelf's module, whose functions can be replaced without anybody else noticing."""
+    name = f"{shelf.module.__name__.rpartition('.')[2]}_with_my_functions"
+    specification = importlib.util.spec_from_file_location(name, shelf.module.__file__)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    add_references(_functions_of(module).values())
+    add_references(vars(module).values())
     return module
 
 
-def _functions_of(module):
-    return {name: getattr(module, name) for name in KEPT_FUNCTIONS}
+def _functions_of(shelf, module):
+    return {name: getattr(module, name) for name in shelf.names + shelf.given}
 
 
 def with_my_functions(*names: str):
     """Return a module like vpg_helpers in which the functions named are the learner's own, where the file has them.
 
-    Whatever else the module holds, train_seeds say, calls the learner's functions too, and theirs call each other.
+    Where the names are lesson 8's, a module like vpg_lab.companion. Whatever else the module holds, train_seeds say,
+    calls the learner's functions too, and theirs call each other.
     """
-    module = _load_module()
+    shelf = SHELVES[names[0]]
+    module = _load_module(shelf)
     # A namespace apart for the learner's cells, so that a helper of theirs may have any name.
-    reference = _functions_of(module)
-    own = _run_learners_file(reference)
+    reference = _functions_of(shelf, module)
+    own = _run_file(shelf, reference)
     mine = [name for name in names if own[name] is not reference[name]]
     for name in mine:
         setattr(module, name, own[name])

@@ -8,7 +8,8 @@ import sys
 import pytest
 import yaml
 from build import links
-from build.lessons import LESSONS, ROOT
+from build.edition import make_edition
+from build.lessons import EDITION, LESSONS, ROOT, name_of, read
 
 from vpg_lab import widgets
 
@@ -26,21 +27,20 @@ def run(*command, **settings):
 ON_GITHUB, ELSEWHERE = "https://github.com/example.org/vpg", "https://example.org/somebody/vpg"
 
 
-def test_badges_come_with_the_address_and_go_with_it(copied):
-    project = copied.folder / "pyproject.toml"
-    without, settings = copied.texts(), project.read_text(encoding="utf-8")
-    assert not any("[![" in text for text in without.values())
-    project.write_text(f'{settings}\n[project.urls]\nRepository = "{ON_GITHUB}"\n', encoding="utf-8")
-    at_github = copied.make()
-    project.write_text(settings, encoding="utf-8")
-    assert copied.make() == without
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_badges_come_with_the_address_and_go_with_it(monkeypatch, path):
+    text, name = read(path).cells[0].source, name_of(path)
+    monkeypatch.setattr(links, "read_project", dict)
+    without = links.with_badges(text, name)
+    monkeypatch.setattr(links, "read_project", lambda: {"urls": {"Repository": ON_GITHUB}})
+    made = {name: links.with_badges(text, name), f"{EDITION.name}/{path.name}": make_edition(path).cells[0].source}
     colab = "https://colab.research.google.com/github/example.org/vpg/blob/standalone/"
     binder = "https://mybinder.org/v2/gh/example.org/vpg/main?labpath=notebooks%2F"
-    for path, text in at_github.items():
-        if path == "README.md" or path.endswith(".ipynb"):
-            name = path.removeprefix("notebooks/") if path.endswith(".ipynb") else LESSONS[0].name
-            assert text.count("[![Open in Colab](") == text.count("[![launch Binder](") == 1
-            assert f"]({colab}{name})" in text and f"]({binder}{name.replace('/', '%2F')})" in text
+    for name, at_github in made.items():
+        assert at_github.count("[![Open in Colab](") == at_github.count("[![launch Binder](") == 1
+        assert f"]({colab}{name})" in at_github and f"]({binder}{name.replace('/', '%2F')})" in at_github
+    monkeypatch.setattr(links, "read_project", dict)
+    assert links.with_badges(made[name_of(path)], name_of(path)) == without and "[![" not in without
 
 
 def test_a_badge_leads_to_a_notebook_that_works_alone(monkeypatch):

@@ -1,4 +1,4 @@
-"""An eleventh lesson takes a notebook, a file of checks and one line in the list: make.py does the rest."""
+"""One lesson more takes a notebook, a file of checks and one line in the list: make.py does the rest."""
 
 import os
 import shutil
@@ -7,10 +7,12 @@ import sys
 
 import nbformat
 from build.executing import fingerprint
-from build.lessons import ROOT, read
+from build.lessons import LESSONS, ROOT, name_of, opening_of, read
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-CHECKS = '''"""Lesson 11: zeros."""
+NUMBER = len(LESSONS) + 1
+LAST, ZEROS = LESSONS[-1].name, f"{NUMBER}_zeros.ipynb"
+CHECKS = '''"""What the new lesson's exercise must do."""
 
 from vpg_lab.checks.expect import expect_value
 from vpg_lab.checks.verdicts import claim
@@ -23,12 +25,12 @@ def counts_zeros(count_zeros):
 FUNCTION = '''def count_zeros(numbers: list[float]) -> int:
     """Return how many of some numbers are 0."""
     return numbers.count(0)'''
-OPENING = """\
-# 11. Zeros: what is left?
+OPENING = f"""\
+# {NUMBER}. Zeros: what is left?
 
 Some numbers are 0. This lesson counts them.
 
-**Time:** 5 minutes. **You need:** lesson 10."""
+**Time:** 5 minutes. **You need:** nothing."""
 ENDING = """\
 **Recap**
 
@@ -46,9 +48,6 @@ Zeros can be counted.
 <details><summary>Answer</summary>None.</details>
 
 **In Spinning Up:** nowhere."""
-
-
-NEIGHBORS = ("10_clinic", "11_zeros")
 
 
 def question(name, kind):
@@ -86,33 +85,33 @@ def texts_of(folder):
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in made}
 
 
-def test_an_eleventh_lesson_takes_a_notebook_its_checks_and_one_line(tmp_path):
+def test_one_lesson_more_takes_a_notebook_its_checks_and_one_line(tmp_path):
     for name in ("notebooks", "vpg_lab", ".github"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for name in ("README.md", "pyproject.toml", "vpg_helpers.py"):
         shutil.copy(ROOT / name, tmp_path)
 
     companion = tmp_path / "notebooks/companion"
-    nbformat.write(make_lesson(), companion / "11_zeros.ipynb")
-    (tmp_path / "vpg_lab/checks/lesson_11.py").write_text(CHECKS, encoding="utf-8")
+    nbformat.write(make_lesson(), companion / ZEROS)
+    (tmp_path / f"vpg_lab/checks/lesson_{NUMBER}.py").write_text(CHECKS, encoding="utf-8")
     listed = tmp_path / "notebooks/build/lessons.py"
-    text, line = listed.read_text(encoding="utf-8"), '"companion/10_clinic.ipynb",\n'
+    text, line = listed.read_text(encoding="utf-8"), f'"{name_of(LESSONS[-1])}",\n'
     assert text.count(line) == 1
-    listed.write_text(text.replace(line, f'{line}        "companion/11_zeros.ipynb",\n'), encoding="utf-8")
+    listed.write_text(text.replace(line, f'{line}        "companion/{ZEROS}",\n'), encoding="utf-8")
 
     before = texts_of(tmp_path)
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     subprocess.run([sys.executable, "notebooks/make.py"], cwd=tmp_path, env=environment, check=True)
     after = texts_of(tmp_path)
     pages = [f"{folder}README.md" for folder in ("", "notebooks/companion/", "notebooks/exercises/")]
-    lessons = [f"notebooks/{folder}/{name}.ipynb" for folder in ("companion", "exercises") for name in NEIGHBORS]
+    lessons = [f"notebooks/{folder}/{name}" for folder in ("companion", "exercises") for name in (LAST, ZEROS)]
     assert {name for name in after if after[name] != before.get(name)} == {*pages, *lessons}
-    row = "11_zeros.ipynb) | What is left? | `count_zeros` | 5 |\n"
-    assert f"| [11. Zeros](notebooks/companion/{row}" in after["README.md"]
-    assert f"| [11. Zeros]({row}" in after["notebooks/companion/README.md"]
-    assert "| [11_zeros](11_zeros.ipynb) | `count_zeros` | 5 | 13 | 7 |\n" in after["notebooks/exercises/README.md"]
-    clinic, zeros = (read(companion / f"{name}.ipynb").cells[-1].source for name in NEIGHBORS)
-    back = "[9. Continuous actions](09_continuous_actions.ipynb)."
-    assert clinic.endswith(f"**Next:** [11. Zeros](11_zeros.ipynb): what is left? **Back:** {back}")
+    title, row = f"[{NUMBER}. Zeros]", f"({ZEROS}) | What is left? | `count_zeros` | 5 |\n"
+    assert f"| {title}{row}".replace("(", "(notebooks/companion/", 1) in after["README.md"]
+    assert f"| {title}{row}" in after["notebooks/companion/README.md"]
+    stem = ZEROS.removesuffix(".ipynb")
+    assert f"| [{stem}]({ZEROS}) | `count_zeros` | 5 | 13 | 7 |\n" in after["notebooks/exercises/README.md"]
+    last, zeros = (read(companion / name).cells[-1].source for name in (LAST, ZEROS))
+    assert f"**Next:** {title}({ZEROS}): what is left? **Back:** [{NUMBER - 2}. " in last
     assert zeros.startswith(f"{ENDING}\n\n**Next:** this was the last lesson. [The map](README.md) lists")
-    assert zeros.endswith("**Back:** [10. Clinic](10_clinic.ipynb).")
+    assert zeros.endswith(f"**Back:** [{opening_of(read(LESSONS[-1])).title}]({LAST}).")

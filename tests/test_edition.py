@@ -119,6 +119,12 @@ def test_a_teacher_s_own_settings_are_never_overwritten(tmp_path):
         write_class(tmp_path / "vpg")
 
 
+def test_what_is_our_own_in_the_metadata_stands_under_one_key(edition):
+    assert set(edition.metadata) == {"kernelspec", "language_info"}
+    for cell in edition.cells:
+        assert set(cell.metadata) <= {"tags", "vpg", "nbgrader", "jupyter", "cellView"}
+
+
 def test_cells_carry_nbgrader_metadata(edition):
     identifiers = [cell.metadata["nbgrader"]["grade_id"] for cell in edition.cells if "nbgrader" in cell.metadata]
     assert len(set(identifiers)) == len(identifiers) and all(re.fullmatch(r"\w+", each) for each in identifiers)

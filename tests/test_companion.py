@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from make import LESSONS, code_cells, read
-from test_notebooks import functions, taught_part
+from build.lessons import LESSONS, code_cells, read
+from taught import functions, taught_part
 from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 

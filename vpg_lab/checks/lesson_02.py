@@ -18,7 +18,6 @@ def probabilities_gone_wrong(difference):
     return {
         "that is left's probability; look at the sign of the exponent": torch.sigmoid(-difference),
         "that is how many times likelier right is than left": difference.exp(),
-        "that is how many times likelier left is than right": (-difference).exp(),
         "that is the logarithm of the probability": nn.functional.logsigmoid(difference),
         "the two terms in the bottom add up": 1 / (1 - (-difference).exp()),
         "that is the hyperbolic tangent, which goes from -1 to 1": difference.tanh(),
@@ -34,7 +33,8 @@ def probability_is_the_softmax_s(probability_of_right):
     # As far out as e to the power of it can be written with 32 bits.
     for shape, spread in [((1_000,), 1), ((2,), 3), ((7, 5), 20), ((1, 40), 30), ((1, 1), 2)]:
         cases.append(case(f"for differences of shape {shape}", (spread * torch.randn(shape)).clamp(-80, 80)))
-    expect_reference(probability_of_right, lambda d: d.double().sigmoid(), probabilities_gone_wrong, cases)
+    hint = "e to right's logit over the sum of both, for each difference alone, with nothing cut off"
+    expect_reference(probability_of_right, lambda d: d.double().sigmoid(), probabilities_gone_wrong, cases, hint=hint)
     difference = torch.randn(100, requires_grad=True)
     got, p = probability_of_right(difference), torch.sigmoid(difference)
     lost = "its gradient should be p · (1 - p): leave it to autograd, with no math, detach or .item() on the way"

@@ -65,7 +65,9 @@ class Script(gym.Env):
         return self._look(), {}
 
     def step(self, action):
-        assert not self.ended, f"the loop plays on after {self.ended} was True; it ends an episode"
+        assert self.begun, "it takes a step before it has reset the environment"
+        assert self.ended != "terminated", "the loop plays on after terminated was True; it ends an episode"
+        assert not self.ended, "the loop plays on after truncated was True; it ends an episode"
         low = -4 if self.random else 1
         assert int(action) == action, f"the environment got action {action}: hand it on as get_action gives it"
         episode, reward, seen = self.begun[-1], self.scale * np.random.uniform(low, 5), self.observation

@@ -28,7 +28,12 @@ def expect_value_and_gradient(answer, reference, known, cases, ask, weight_of, h
 
     def ask_value(function, *inputs):
         value = ask(function, *inputs)
-        expect_type(value, Tensor, "a tensor with its gradient", ": no .item(), math.log or NumPy on the way")
+        expect_type(
+            value,
+            Tensor,
+            "a tensor with its gradient",
+            ": take what the policy says, with no .item(), math.log or NumPy",
+        )
         expect_shape(value, (), "expected a scalar, got shape {}")
         assert value.requires_grad, "the gradient is lost: no .item(), detach or torch.tensor() on the way"
         return value
@@ -176,16 +181,19 @@ def ask_gradient_of_loss(function, log_probabilities, weights):
     return gradient
 
 
+AS_IT_COMES = "everything comes as it is to be used, large or small"
+
+
 @claim("calculate_loss", "has the right value")
 def loss_has_the_right_value(calculate_loss):
-    cases, hint = batches("-(-1*2 + -3*5) / 2:"), "everything comes as it is to be used, large or small"
-    expect_reference(calculate_loss, minus_the_mean_product, losses_gone_wrong, cases, ask_loss, "", hint, 1e-4)
+    known, cases = losses_gone_wrong, batches("-(-1*2 + -3*5) / 2:")
+    expect_reference(calculate_loss, minus_the_mean_product, known, cases, ask_loss, "", AS_IT_COMES, 1e-4)
 
 
 @claim("calculate_loss", "has the right gradient")
 def loss_has_the_right_gradient(calculate_loss):
-    cases, ask, what = batches("weights [2, 5], 2 steps:"), ask_gradient_of_loss, "a gradient of "
-    expect_reference(calculate_loss, minus_the_mean_product, losses_gone_wrong, cases, ask, what, "", 1e-4)
+    known, cases, ask, what = losses_gone_wrong, batches("weights [2, 5]:"), ask_gradient_of_loss, "a gradient of "
+    expect_reference(calculate_loss, minus_the_mean_product, known, cases, ask, what, AS_IT_COMES, 1e-4)
     start = time.perf_counter()
     calculate_loss(torch.zeros(5_000, requires_grad=True), torch.ones(5_000)).backward()
     if time.perf_counter() - start > 0.03:

@@ -59,13 +59,13 @@ def interval_has_the_right_width(bootstrap_interval):
         # In standard errors, the mean over many epochs: near -1.96 and 1.96, and sharp to 1 % or so.
         return ((interval - mean) / curves.std(axis=0)).mean(axis=1) * np.sqrt(len(curves))
 
-    expect_defaults(bootstrap_interval, repetitions=2_000, seed=0)
     cases, scales = [], np.logspace(-4, 4, 60)
     for seeds in (30, 12):
         curves = scales * np.random.default_rng().normal(5 * (-1) ** np.arange(60), 1, (seeds, 60))
         cases.append(case(f"{seeds} seeds, low and high bound in standard errors from the mean:", curves, 3_000))
     hint = "cut off 2.5 % of the means of draws on either side"
     expect_reference(bootstrap_interval, bounds, intervals_gone_wrong, cases, ask, "", hint, tolerance=0.025)
+    expect_defaults(bootstrap_interval, repetitions=2_000, seed=0)
 
 
 @claim("bootstrap_interval", "keeps to the numbers that it has")

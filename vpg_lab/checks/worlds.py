@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from vpg_lab import companion
-from vpg_lab.checks.expect import expect_type, flatten, redraw
+from vpg_lab.checks.expect import flatten, redraw
 
 
 def echo_model():
@@ -103,14 +103,29 @@ def expect_seen(asked, script):
     )
 
 
+class Track(NamedTuple):
+    """A CartPole to train in: how far pole and cart may go, and how much less a step earns with every episode."""
+
+    limit: float | None = None  # CartPole's own
+    fading: float = 0.0
+
+
+CARTPOLE, STEEP = Track(), Track(limit=0)  # steep: the pole has fallen after one step
+FADING = Track(limit=np.inf, fading=0.0041234)  # the first epoch is the best, and only the clock ends an episode
+
+
+class TooManyEpisodes(Exception):  # noqa: N818
+    """A training plays on and on; what goes on to train is not worth waiting for."""
+
+
 class GradientStep(NamedTuple):
-    """One step of an optimizer: gradients, parameters before and after, how many episodes had been played.
+    """A step of an optimizer: its settings, the parameters before and after, how many episodes had been played.
 
     Besides, the seed that torch had, and what its dice had come to.
     """
 
     optimizer: torch.optim.Optimizer
-    gradients: list[Tensor]
+    settings: dict
     before: Tensor
     after: Tensor
     episodes_before: int
@@ -121,8 +136,8 @@ class GradientStep(NamedTuple):
 class Training(NamedTuple):
     """What was seen of one training; rewards has a list per episode, starts their first observations."""
 
-    model: nn.Module
-    mean_returns: list[float]
+    returned: object
+    printed: str
     starts: list[tuple[float, ...]]
     rewards: list[list[float]]
     gradient_steps: list[GradientStep]
@@ -134,20 +149,18 @@ class Training(NamedTuple):
         return [returns[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-def watch_training(train: Callable, world: str = "CartPole", **settings) -> Training:
-    """Train and watch: every episode of CartPole, every step of an optimizer.
+def watch_training(train: Callable, track: Track = CARTPOLE, most: int = 1_000, **settings) -> Training:
+    """Train and watch every episode of CartPole, and every step of an optimizer.
 
-    In the world "steep" the pole has fallen after one step. In the world "endless" no pole falls, so only the clock
-    ends an episode. In the world "fading", besides, a step of each episode earns less than a step of the one before,
-    so that the first epoch is the best.
+    Raises TooManyEpisodes, with the number of steps so far, behind `most` episodes.
     """
     starts, rewards, gradient_steps, before, begun, printed = [], [], [], [], [], io.StringIO()
     reset, step = CartPoleEnv.reset, CartPoleEnv.step
 
     def watched_reset(env, *, seed=None, options=None):
         observation, info = reset(env, seed=seed, options=options)
-        if world != "CartPole":
-            env.theta_threshold_radians = env.x_threshold = 0 if world == "steep" else np.inf
+        if track.limit is not None:
+            env.theta_threshold_radians = env.x_threshold = track.limit
         begun[:] = [tuple(observation.tolist())]
         return observation, info
 
@@ -155,43 +168,30 @@ def watch_training(train: Callable, world: str = "CartPole", **settings) -> Trai
         if begun:  # an episode counts once something is played in it
             starts.append(begun.pop())
             rewards.append([])
-            epochs, budget = settings["epochs"], settings["max_timesteps"]
-            assert len(rewards) <= 2 * epochs * budget, (
-                f"more than {2 * epochs * budget} episodes for {epochs} epochs and a budget of {budget} steps: hand "
-                "max_timesteps on"
-            )
+            if len(rewards) > most:
+                raise TooManyEpisodes(len(gradient_steps))
         observation, reward, *rest = step(env, action)
-        reward *= 1 - 0.0041234 * (len(rewards) - 1) if world == "fading" else 1
-        rewards[-1].append(reward)
-        return observation, reward, *rest
+        rewards[-1].append(reward * (1 - track.fading * (len(rewards) - 1)))
+        return observation, rewards[-1][-1], *rest
 
-    def parameters_of(optimizer):
+    def held(optimizer):
         return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def before_step(optimizer, *_):
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters_of(optimizer)]
-        before[:] = [gradients, flatten(parameters_of(optimizer))]
+        before[:] = [dict(optimizer.param_groups[0]), flatten(held(optimizer))]
 
     def after_step(optimizer, *_):
         dice = torch.initial_seed(), torch.get_rng_state().numpy().tobytes()
-        gradient_steps.append(GradientStep(optimizer, *before, flatten(parameters_of(optimizer)), len(rewards), *dice))
+        gradient_steps.append(GradientStep(optimizer, *before, flatten(held(optimizer)), len(rewards), *dice))
 
-    hooks = [register_optimizer_step_pre_hook(before_step), register_optimizer_step_post_hook(after_step)]
-    try:
-        with (
-            patch.object(CartPoleEnv, "reset", watched_reset),
-            patch.object(CartPoleEnv, "step", watched_step),
-            contextlib.redirect_stdout(printed),
-        ):
-            trained = train(**settings)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    pair = isinstance(trained, (tuple, list)) and len(trained) == 2
-    assert pair, f"expected the model and the mean returns, got {type(trained).__name__}"
-    expect_type(trained[0], nn.Module, "the model first")
-    assert not printed.getvalue(), f"it prints {printed.getvalue()[:40]!r}: watching is the watcher's work"
-    return Training(*trained, starts, rewards, gradient_steps)
+    with contextlib.ExitStack() as watch:
+        watch.callback(register_optimizer_step_pre_hook(before_step).remove)
+        watch.callback(register_optimizer_step_post_hook(after_step).remove)
+        watch.enter_context(patch.object(CartPoleEnv, "reset", watched_reset))
+        watch.enter_context(patch.object(CartPoleEnv, "step", watched_step))
+        watch.enter_context(contextlib.redirect_stdout(printed))
+        returned = train(**settings)
+    return Training(returned, printed.getvalue(), starts, rewards, gradient_steps)
 
 
 class VectorScript(gym.vector.VectorEnv):

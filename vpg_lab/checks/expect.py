@@ -5,6 +5,7 @@ people get wrong is a function of the inputs, too: it returns, under a sentence 
 give. An answer that gives what a mistake gives, in every case, hears that sentence. Comparisons never broadcast.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -31,8 +32,9 @@ def mistakes(exercise: str) -> Callable:
 
 
 def make_mistake(mistakes: Callable, sentence: str) -> Callable:
-    """Return an answer that makes one mistake of a table."""
+    """Return an answer that makes one mistake of a table; its first line is the table's."""
 
+    @functools.wraps(mistakes)
     def answer(*inputs):
         gives = mistakes(*inputs)[sentence]
         return gives() if inspect.isfunction(gives) else gives

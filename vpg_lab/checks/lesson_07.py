@@ -82,7 +82,7 @@ def advantages_gone_wrong(value, rewards, dynamics):
         "V is that of the same time step, not of the next": of_actions - value[1:, :-1, np.newaxis],
         "that is Q minus its plain mean over actions: V weighs them with the policy, so take off value": plain,
         "an advantage stays as it is: it subtracts their mean": right - right.mean(),
-        "an advantage stays as it is: it normalizes them": (right - right.mean()) / right.std(),
+        "an advantage stays as it is: it normalizes them": (right - right.mean()) / (right.std() + 1e-8),
         "what follows is discounted by 0.99; here all of it counts": right - 0.01 * follows,
     }
 
@@ -91,7 +91,7 @@ def advantages_gone_wrong(value, rewards, dynamics):
 def advantages_are_q_minus_v(advantages):
     value = np.array([[3.28125, 0.0], [1.75, 0.0], [0.0, 0.0]])  # of the policy with chances of 1/4 and 3/4
     cases = [case("for one state and two actions", value, REWARDS, DYNAMICS)]
-    for sizes in [(3, 2, 4), (2, 5, 30, 1e3), (6, 3, 1), (1, 2, 7, 1e-3)]:
+    for sizes in [(3, 2, 4), (2, 5, 30, 1e3), (6, 3, 1), (1, 2, 7, 0.1)]:
         said, (policy, rewards, dynamics, steps) = draw_world(*sizes)
         other_policy = policy[:, ::-1]
         cases.append(case(said, work_backwards(other_policy, rewards, dynamics, steps), rewards, dynamics))
@@ -118,6 +118,7 @@ def fits_gone_wrong(value_model, optimizer, observations, rewards_to_go, scale=1
         return (outputs[:, np.newaxis] - targets).square().mean()
 
     centered, spread = rewards_to_go - rewards_to_go.mean(), rewards_to_go.std() + 1e-8
+    bessel = np.sqrt(len(centered) / max(len(centered) - 1, 1))
     return {
         "the network does not move: does optimizer.step() come?": fitted(steps=0),
         "outputs (steps, 1) minus targets (steps,) are (steps, steps) errors: make the shapes agree": fitted(across),
@@ -140,6 +141,7 @@ def fits_gone_wrong(value_model, optimizer, observations, rewards_to_go, scale=1
         ),
         "the targets stay as they are: it subtracts their mean": fitted(targets=centered),
         "the targets stay as they are: it normalizes them": fitted(targets=centered, scale=spread),
+        "the targets stay as they are: it normalizes them, with n - 1": fitted(targets=centered, scale=spread * bessel),
     }
 
 

@@ -34,20 +34,17 @@ def discounted(values, discount):
 def random_paths():
     """Yield rewards, values, a last value, gamma and lam, of paths long and short, large and small."""
     random = np.random.default_rng()
-    for steps, scale in [(1, 1.0), (2, 1e-3), (7, 1e4), (60, 1.0), (200, 1.0)]:
+    for steps, scale in [(1, 1.0), (2, 0.1), (7, 1e4), (60, 1.0), (200, 1.0)]:
         rewards, values = scale * random.normal(size=(2, steps))
         yield rewards, values, 3 * scale, random.uniform(0.5, 1), random.choice([0.0, 1.0, random.uniform(0.2, 0.98)])
 
 
-def as_array(got: object) -> np.ndarray:
-    """Assert that an answer is an array with an axis for the steps; return it."""
+def ask_for_array(function, *inputs) -> np.ndarray:
+    """Assert that an answer is an array with one axis; return it."""
+    got = function(*inputs)
     assert np.ndim(got) == 1, f"expected one number per step, got shape {np.shape(got)}"
     expect_type(got, np.ndarray, "an array", ": np.array(...) makes one")
     return got
-
-
-def ask_for_array(function, *inputs):
-    return as_array(function(*inputs))
 
 
 def normalized(numbers):
@@ -68,6 +65,8 @@ def sums_gone_wrong(values, discount):
         "a step's own value belongs to its sum": discounted(later, discount),
         "a step's own value belongs to its sum, in front of all that follows": discount * discounted(later, discount),
         "nothing is added up": values,
+        "nothing is added up, only discounted": from_start,
+        "every step gets the first step's sum": right[:1].repeat(len(values)),
         "each step adds the next one alone; add up all that follow": values + discount * later,
         "an array like whole numbers cuts every sum off at the point: make one of floats": right.astype(values.dtype),
     }
@@ -104,6 +103,7 @@ def advantages_gone_wrong(rewards, values, gamma, lam):
         "the next value is not discounted in the errors": sums(rewards + after - own),
         "the sign is turned round: got minus expected": -right,
         "the last value, of what follows the path, is left out": sums(rewards + gamma * last_left_out - own),
+        "the next value is added, and the step's own is taken off": sums(rewards - gamma * after + own),
         "the step's own value is not taken off": sums(rewards + gamma * after),
         "values[:-1] are those of the steps themselves; the next ones are values[1:]": sums(
             rewards + (gamma - 1) * own
@@ -162,20 +162,16 @@ def paths_gone_wrong(rewards, values, last_value, terminated, gamma, lam):
 def expect_path(finish_path, which, name):
     """Assert the advantages (0) or the targets (1) of a path by hand and of random ones, each cut and terminated."""
     by_hand = np.array([1.0, 1.0]), np.array([4.0, 2.0]), 8.0, 0.5, 0.25
-    cases = []
+    said, cases = "for rewards 1, 1, values 4, 2, a last value of 8, gamma 0.5 and lam 0.25", []
     for rewards, values, last_value, gamma, lam in [by_hand, *random_paths()]:
-        said = (
-            f"for a random path of {len(rewards)} steps"
-            if cases[1:]
-            else ("for rewards 1, 1, values 4, 2, a last value of 8, gamma 0.5 and lam 0.25")
-        )
         for end in ("cut", "terminated"):
             terminated = np.bool_(end == "terminated")  # as Gymnasium says it: `is True` does not find NumPy's own
             cases.append(case(f"{said}, {end},", rewards, values, last_value, terminated, gamma, lam))
+        said = "for a random path"
 
     def ask(function, *path):
         expect_pair(got := function(*path), "advantages and targets")
-        return as_array(got[which])
+        return ask_for_array(lambda: got[which])
 
     expect_reference(finish_path, path_by_definition, paths_gone_wrong, cases, ask, f"{name} ")
 
@@ -234,115 +230,116 @@ def expect_mean_returns(got, returns, batches):
     """Assert the mean over the environments that have a return so far; returns is (epochs, environments)."""
     expect_shape(got, (len(returns),), "expected three mean returns, one an epoch, got shape {}")
     expected, rewards = np.nanmean(returns, axis=1), [[columns[2] for columns, *_ in paths] for paths in batches]
+    of_steps, of_paths = [np.hstack(each).mean() for each in rewards], [np.mean([*map(sum, each)]) for each in rewards]
     known = {
         "returns hold nan where no episode has ended yet: leave those out, as nanmean does": returns.mean(axis=1),
         "where no episode has ended yet there is no return, and it is not 0": np.nan_to_num(returns).mean(axis=1),
         "those are sums over the environments: take the mean": np.nansum(returns, axis=1),
-        "those are rewards of single steps; the returns come with every batch": [
-            *map(np.mean, map(np.hstack, rewards))
-        ],
-        "a batch cuts episodes; the returns of whole ones come with every batch": [
-            np.mean([*map(np.sum, paths)]) for paths in rewards
-        ],
+        "those are rewards of single steps; the returns come with every batch": of_steps,
+        "a batch cuts episodes; the returns of whole ones come with every batch": of_paths,
     }
-    wrong = [epoch for epoch in range(len(returns)) if not agree(got[epoch], expected[epoch], 1e-4)]
     mistake = name_mistake(known, lambda wrong: agree(got, wrong, 1e-4))
-    assert not wrong, f"epoch {wrong[0] + 1}, mean return: {say_difference(got[wrong[0]], expected[wrong[0]])}{mistake}"
+    for epoch, pair in enumerate(zip(got, expected, strict=True), start=1):
+        assert agree(*pair, 1e-4), f"epoch {epoch}, mean return: {say_difference(*pair)}{mistake}"
 
 
 def watch_epochs(train_vpg, **changes):
-    """Train in a made-up world; yield every epoch's name, gradient steps of model and of value_model, settings, batch.
+    """Train in a made-up world; yield every epoch's name, settings, paths, gradient steps of model and of value_model.
 
-    A batch is observations, actions, and a function from a value model and settings to advantages and targets.
+    Behind them, the value model as it was before all of them.
     """
     world, settings, moves, _ = watch_vpg(train_vpg, **changes)
-    for end in range(settings.steps, settings.epochs * settings.steps + 1, settings.steps):
-        of_model, of_values = [
-            [move for move in moves if (move.name, move.steps) == (name, end)] for name in ("model", "value_model")
-        ]
+    for epoch in range(1, settings.epochs + 1):
+        end = epoch * settings.steps
+        steps, paths = [move for move in moves if move.steps == end], world.paths(end - settings.steps, end)
+        of_model, of_values = [[move for move in steps if move.name == name] for name in ("model", "value_model")]
         assert of_model and of_values, (
-            f"after {end} steps of every environment expected gradient steps of model and of value_model, each with an "
-            f"optimizer of its own, got {len(of_model)} and {len(of_values)}"
+            f"in epoch {epoch} expected gradient steps of model and of value_model, each with an optimizer of its own, "
+            f"got {len(of_model)} and {len(of_values)}"
         )
-        paths = world.paths(end - settings.steps, end)
-        observations, actions = (np.concatenate([columns[which] for columns, *_ in paths]) for which in (0, 1))
+        yield f"epoch {epoch}", settings, paths, of_model, of_values, steps[0].value_model
 
-        def finish(value_model, settings, paths=paths):
-            def ask(seen):
-                return settings.value_unit * to_numbers(value_model(torch.as_tensor(np.atleast_2d(seen))))[:, 0]
 
-            pairs = [
-                path_by_definition(rewards, ask(seen), ask(after)[0], ended or not settings.bootstrap, *settings[2:4])
-                for (seen, _, rewards), after, ended in paths
-            ]
-            advantages, targets = (np.concatenate(each) for each in zip(*pairs, strict=True))
-            return normalized(advantages) if settings.normalize else advantages, targets / settings.value_unit
+def finish(paths, value_model, settings):
+    """Return what finish_paths gives, in 64 bits."""
 
-        batch = torch.as_tensor(observations), actions, finish
-        yield f"epoch {end // settings.steps}", of_model, of_values, settings, *batch
+    def ask(seen):
+        return settings.value_unit * to_numbers(value_model(torch.as_tensor(np.atleast_2d(seen))))[:, 0]
+
+    finished = [
+        path_by_definition(rewards, ask(seen), ask(after)[0], ended or not settings.bootstrap, *settings[2:4])
+        for (seen, _, rewards), after, ended in paths
+    ]
+    advantages, targets = (np.concatenate(each) for each in zip(*finished, strict=True))
+    return normalized(advantages) if settings.normalize else advantages, targets / settings.value_unit
+
+
+def column(paths, which):
+    return np.concatenate([columns[which] for columns, *_ in paths])
+
+
+def policy_gradient(model, paths, weights, bonus=0.0):
+    """Return the gradient of the pseudo-loss, less a share of the mean entropy."""
+    policy, actions = log_probabilities_of(model, column(paths, 0)), column(paths, 1)
+    gains = policy[range(len(actions)), actions] * torch.as_tensor(weights).float()
+    loss = bonus * (policy.exp() * policy).sum(dim=1).mean() - gains.mean()
+    return flatten(torch.autograd.grad(loss, model.parameters()))
+
+
+def value_direction(model, paths, goal, across=False):
+    """Return the direction of a mean-square fit's gradient: Adam does not see its length, so a sum is as good."""
+    values = model(torch.as_tensor(column(paths, 0)))
+    loss = ((values if across else values[:, 0]) - torch.as_tensor(goal)).square().mean()
+    return normalize(flatten(torch.autograd.grad(loss, model.parameters())), dim=0)
+
+
+def expect_gradient(got, expected, known, said):
+    """Assert a gradient; said names it."""
+    mistake = name_mistake(known, lambda wrong: is_close_in_length(got, wrong))
+    off = (got - expected).norm() / expected.norm()
+    assert is_close_in_length(got, expected), f"{said} is off by {off:.1%} of its length{mistake}"
 
 
 @claim("train_vpg", "moves the policy along the advantages")
 def training_follows_the_advantages(train_vpg):
     for changes in [{}, {"normalize": False}, {"bootstrap": False, "lam": 1.0}]:
-        for epoch, (move, *_), (fit, *_), settings, *batch in watch_epochs(train_vpg, **changes):
-            expect_policy_gradient(epoch, move, min(move, fit, key=lambda move: move.number), settings, *batch)
-
-
-def expect_policy_gradient(epoch, move, first, settings, observations, actions, finish):
-    """Assert that a step's gradient is that of advantages by the value function as it was before the epoch's first."""
-    policy = log_probabilities_of(move.model, observations)
-    entropy = -(policy.exp() * policy).sum(dim=1).mean()
-
-    def gradient_of(weights, bonus=0.0):
-        loss = -(policy[range(len(actions)), actions] * torch.as_tensor(weights).float()).mean() - bonus * entropy
-        return flatten(torch.autograd.grad(loss, move.model.parameters(), retain_graph=True))
-
-    advantages, targets = finish(first.value_model, settings)
-    late, defaults = finish(move.value_model, settings)[0], finish(first.value_model, companion.WHOLE)[0]
-    expected, got = gradient_of(advantages), move.gradient
-    known = {
-        "it goes against the advantages: calculate_loss has the minus already": -expected,
-        "the weights are the targets; the advantages come first": gradient_of(targets),
-        "value_model was fitted before it was asked: its first answer, then the fit": gradient_of(late),
-        "finish_paths takes the settings that are given, not the defaults": gradient_of(defaults),
-        "every weight is 1": gradient_of(np.ones_like(advantages)),
-        "it adds an entropy bonus, which VPG has not": gradient_of(advantages, bonus=0.01),
-        "its direction is right: take the mean over the steps, and clip nothing": normalize(expected, dim=0)
-        * got.norm(),
-    }
-    mistake = name_mistake(known, lambda wrong: is_close_in_length(got, wrong))
-    assert is_close_in_length(got, expected), (
-        f"{epoch}: model's gradient should have length {expected.norm():.4f} and is off by "
-        f"{(got - expected).norm():.4f}{mistake}"
-    )
+        for epoch, settings, paths, (move, *_), _, value_model in watch_epochs(train_vpg, **changes):
+            model, (advantages, targets) = move.model, finish(paths, value_model, settings)
+            late, defaults = (
+                finish(paths, move.value_model, settings)[0],
+                finish(paths, value_model, companion.WHOLE)[0],
+            )
+            weights = {
+                "it goes against the advantages: calculate_loss has the minus already": -advantages,
+                "the weights are the targets; the advantages come first": targets,
+                "value_model was fitted before it was asked: its first answer, then the fit": late,
+                "finish_paths takes the settings that are given, not the defaults": defaults,
+                "every weight is 1": np.ones_like(advantages),
+            }
+            known = {sentence: policy_gradient(model, paths, each) for sentence, each in weights.items()}
+            known["it adds an entropy bonus, which VPG has not"] = policy_gradient(model, paths, advantages, 0.01)
+            expected, got = policy_gradient(model, paths, advantages), move.gradient
+            along = "its direction is right: take the mean over the steps, and clip nothing"
+            known[along] = normalize(expected, dim=0) * got.norm()
+            expect_gradient(got, expected, known, f"{epoch}: model's gradient")
 
 
 @claim("train_vpg", "fits the value function")
 def training_fits_the_value_function(train_vpg):
-    for epoch, _, steps, settings, observations, _, finish in watch_epochs(train_vpg):
-        value_model, unit = steps[0].value_model, settings.value_unit
-        normalized_ones, targets = map(torch.tensor, finish(value_model, settings))
-        advantages = torch.tensor(finish(value_model, settings._replace(normalize=False))[0]) / unit
-        for number, move in enumerate(steps, start=1):
-
-            def direction_of(goal, across=False, move=move, observations=observations):
-                values = move.value_model(observations)
-                loss = (values - goal if across else values[:, 0] - goal).square().mean()
-                return normalize(flatten(torch.autograd.grad(loss, move.value_model.parameters())), dim=0)
-
-            known = {
-                "shape (steps, 1) minus (steps,) is (steps, steps): take column 0": direction_of(targets, across=True),
-                "it learns the advantages; the targets are what finish_paths gives second": direction_of(advantages),
-                "it learns the normalized advantages": direction_of(normalized_ones),
-                "the targets are in value_unit already": direction_of(targets / unit),
-                "the targets that it learns are not in value_unit": direction_of(targets * unit),
-                "it climbs: the loss is to fall": -direction_of(targets),
-            }
-            # A loss that is a sum, or half of it, has the same direction, and Adam does not see the difference.
-            got = normalize(move.gradient, dim=0)
-            mistake = name_mistake(known, lambda wrong, got=got: is_close_in_length(got, wrong))
-            assert is_close_in_length(got, direction_of(targets)), (
-                f"{epoch}, value step {number}: value_model's gradient is not that of the mean squared difference to "
-                f"the targets{mistake}"
-            )
+    for epoch, settings, paths, _, moves, value_model in watch_epochs(train_vpg):
+        normalized_ones, targets = finish(paths, value_model, settings)
+        advantages, unit = finish(paths, value_model, settings._replace(normalize=False))[0], settings.value_unit
+        goals = {
+            "it learns the advantages; the targets are what finish_paths gives second": advantages / unit,
+            "it learns the normalized advantages": normalized_ones,
+            "the targets are in value_unit already": targets / unit,
+            "the targets that it learns are not in value_unit": targets * unit,
+        }
+        for number, move in enumerate(moves, start=1):
+            expected = value_direction(move.value_model, paths, targets)
+            across = value_direction(move.value_model, paths, targets, across=True)
+            known = {"shape (steps, 1) minus (steps,) is (steps, steps): take column 0": across}
+            known |= {sentence: value_direction(move.value_model, paths, goal) for sentence, goal in goals.items()}
+            known["it climbs: the loss is to fall"] = -expected
+            said = f"{epoch}, value step {number}: the direction of value_model's gradient"
+            expect_gradient(normalize(move.gradient, dim=0), expected, known, said)

@@ -30,22 +30,25 @@ def density_by_pytorch(actions, means, log_stds):
 @mistakes("gaussian_log_likelihood")
 def densities_gone_wrong(actions, means, log_stds):
     right, distances, dimensions = density_by_pytorch(actions, means, log_stds), actions - means, means.shape[-1]
-    squares, half = (distances / log_stds.exp()).square(), 0.5 * math.log(2 * math.pi)
+    stds, half = log_stds.exp(), 0.5 * math.log(2 * math.pi)
+
+    def density(squares=(distances / stds) ** 2, logarithms=log_stds):
+        return (-0.5 * squares - logarithms - half).sum(dim=-1)
+
     return {
         "a standard deviation is asked for, and it got the variance": density_by_pytorch(actions, means, 2 * log_stds),
-        "the square is divided by the variance, not by the standard deviation": right
-        + 0.5 * (squares - distances.square() / log_stds.exp()).sum(dim=-1),
+        "the square is divided by the variance, not by the standard deviation": density(distances**2 / stds),
         "the constant, half of log 2π for each dimension, is missing": right + dimensions * half,
         "the constant belongs to every dimension, not once to an action": right + (dimensions - 1) * half,
-        "the log of the standard deviation has the wrong sign": right + 2 * log_stds.sum(),
-        "the log of the standard deviation is missing": right + log_stds.sum(),
-        "the squares are to be halved": right - 0.5 * squares.sum(dim=-1),
+        "the log of the standard deviation has the wrong sign": density(logarithms=-log_stds),
+        "the log of the standard deviation is missing": density(logarithms=0 * log_stds),
+        "the squares are to be halved": density(2 * (distances / stds) ** 2),
         "the sign is turned round": -right,
-        "log_stds is the logarithm already; its exp is the standard deviation": right
-        + 0.5 * (squares - (distances / log_stds).square()).sum(dim=-1),
-        "log_stds is the logarithm already; another log of it is too many": right + (log_stds - log_stds.log()).sum(),
+        "log_stds is the logarithm already; its exp is the standard deviation": density((distances / log_stds) ** 2),
+        "log_stds is the logarithm already; another log of it is too many": density(logarithms=log_stds.log()),
         "that is the density; its logarithm is asked for": right.exp(),
         "stay in logarithms: far from the mean the density is 0 in 32 bits": right.exp().log(),
+        "log_stds is kept within bounds: take it as it is": density_by_pytorch(actions, means, log_stds.clamp(-20, 2)),
         "that is the mean over the dimensions: independent log-densities add up": right / dimensions,
     }
 
@@ -55,8 +58,9 @@ def likelihood_is_that_of_independent_gaussians(gaussian_log_likelihood):
     by_hand = [torch.tensor(numbers) for numbers in ([[0.5, -1.0]], [[0.2, -0.4]], [-0.5, 0.3])]
     cases = [case("for actions (0.5, -1), means (0.2, -0.4), log_stds (-0.5, 0.3)", *by_hand)]
     for *shape, distance in [(7, 1, 3), (40, 3, 3), (2, 5, 4, 3), (6, 3), (5, 2, 60)]:
-        actions, means, log_stds = distance * torch.randn(shape).sign(), torch.randn(shape), torch.randn(shape[-1:])
-        cases.append(case(f"for random actions of shape {tuple(shape)}", actions, means, log_stds / 2))
+        actions, means, log_stds = distance * torch.randn(shape).sign(), torch.randn(shape), torch.randn(shape[-1:]) / 3
+        log_stds = log_stds + torch.linspace(2.5, -2.5, shape[-1])
+        cases.append(case(f"for random actions of shape {tuple(shape)}", actions, means, log_stds))
 
     def ask(function, actions, means, log_stds):
         expect_type(got := function(actions, means, log_stds), Tensor, "a tensor")
@@ -128,8 +132,9 @@ def actor_gives_a_gaussian_for_every_observation(gaussian_actor):
     assert is_close(policy.stddev, right.stddev), f"the standard deviations are not exp(log_stds){mistake}"
     got, expected = policy.log_prob(actions), right.log_prob(actions).sum(dim=-1)
     assert is_close(got, expected, absolute=1e-4), "its log_prob is not the sum of its dimensions'"
-    slopes = [torch.autograd.grad(each.sum(), [*actor.parameters()], allow_unused=True) for each in (got, expected)]
     lost = "the log-probability does not carry the gradient of all parameters: no detach, no_grad or .data on the way"
+    assert got.requires_grad, lost
+    slopes = [torch.autograd.grad(each.sum(), [*actor.parameters()], allow_unused=True) for each in (got, expected)]
     assert None not in slopes[0] and is_close_in_length(*map(flatten, slopes)), lost
     expect_defaults(gaussian_actor, hidden_units=32)
 

@@ -32,6 +32,7 @@ def surpluses_gone_wrong(model, observations, actions):
     policy = Categorical(logits=model(observations).detach())
     taken, entropy = policy.log_prob(actions), policy.entropy()
     rows, mean_policy = policy.logits, Categorical(probs=policy.probs.mean(dim=0))
+    twice = Categorical(logits=policy.probs)
     wrong = {
         "that is the sum over the steps; take the mean": (taken + entropy).sum(),
         "that is the log-probability minus the entropy; add them": (taken - entropy).mean(),
@@ -50,6 +51,7 @@ def surpluses_gone_wrong(model, observations, actions):
             policy.log_prob((actions + 1) % rows.shape[1]) + entropy
         ).mean(),
         "that is the first step's alone; take the mean over all": (taken + entropy)[0],
+        "probabilities are handed over as logits": (twice.log_prob(actions) + twice.entropy()).mean(),
     }
     return {sentence: value.item() for sentence, value in wrong.items()}
 
@@ -65,14 +67,9 @@ def surplus_is_log_probability_plus_entropy(log_probability_surplus):
         said = f"for {steps} steps and {actions} actions"
         cases.append(case(said, model, observations, torch.randint(actions, (steps,))))
         cases.append(case(f"{said}, the likeliest taken,", model, observations, likeliest))
+    hint = "in every step the action given has a log-probability, and the policy an entropy; take the mean of the sums"
     expect_reference(
-        log_probability_surplus,
-        surplus_by_hand,
-        surpluses_gone_wrong,
-        cases,
-        ask_for_number,
-        tolerance=1e-4,
-        absolute=1e-5,
+        log_probability_surplus, surplus_by_hand, surpluses_gone_wrong, cases, ask_for_number, "", hint, 1e-4, 1e-5
     )
 
 
@@ -97,6 +94,8 @@ def cosines_gone_wrong(gradients, others):
         / len(alone),
         "that is the cosine of the last tensors alone; all tensors together are one vector": alone[-1],
         "that is the cosine of the first tensors alone; all tensors together are one vector": alone[0],
+        "the lengths of the tensors do not add up; the squares do": product
+        / math.prod(sum(tensor.norm() for tensor in each) for each in (gradients, others)),
         "that is the angle; its cosine is asked for": math.acos(cosine),
         "that is 1 minus the cosine": 1 - cosine,
         "that is the square of the cosine": cosine**2,
@@ -110,8 +109,8 @@ def cosines_gone_wrong(gradients, others):
 
 @claim("cosine_of_gradients")
 def cosine_is_that_of_the_whole_gradients(cosine_of_gradients):
-    by_hand = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])], [torch.tensor([0.0]), torch.tensor([[5.0, 12.0]])]
-    cases = [case("for (3, 0, 4) and (0, 5, 12)", *by_hand)]
+    by_hand = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])], [torch.tensor([4.0]), torch.tensor([[12.0, 3.0]])]
+    cases = [case("for (3, 0, 4) and (4, 12, 3)", *by_hand)]
     for shapes in [[(7,)], [(32, 4), (32,), (2, 32), (2,)], [(3,), (3, 2, 2), (5, 1)]]:
         for scale, along in itertools.product((1e-3, 1.0, 1e3), (-3, 0, 3)):
             # Gradients need not be contiguous.

@@ -252,9 +252,8 @@ class VectorScript(gym.vector.VectorEnv):
 
 
 class Move(NamedTuple):
-    """A step of an optimizer: its number, of which model, its gradient, the world's steps so far, models before it."""
+    """A step of an optimizer: of which model, its gradient, the world's steps so far, both models before it."""
 
-    number: int
     name: str
     gradient: Tensor
     steps: int
@@ -283,7 +282,7 @@ def watch_vpg(
         names = [name for each, name in owners.items() if {*map(id, each.parameters())} & {*map(id, held)}]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in held]
         name, copies = " and ".join(names), (copy.deepcopy(model), copy.deepcopy(value_model))
-        moves.append(Move(len(moves), name, flatten(gradients), len(world.steps), *copies, optimizer))
+        moves.append(Move(name, flatten(gradients), len(world.steps), *copies, optimizer))
 
     hook = register_optimizer_step_pre_hook(before_step)
     try:

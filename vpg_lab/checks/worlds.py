@@ -197,7 +197,8 @@ def watch_training(train: Callable, track: Track = CARTPOLE, most: int = 1_000, 
 class VectorScript(gym.vector.VectorEnv):
     """Worlds without physics, side by side: everything is random, and what happened is written down in steps.
 
-    A step is (observations, actions, rewards, playing, terminated, truncated, observations after), each per world.
+    A step is (observations, actions, rewards, playing, terminated, truncated, observations after), each per world. In
+    the first world no episode ends within the first 11 steps, the first batch of watch_vpg.
     """
 
     metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
@@ -220,6 +221,7 @@ class VectorScript(gym.vector.VectorEnv):
         before, playing = self.seen, ~self.resetting
         rewards = playing * np.random.uniform(-1, 5, self.num_envs)
         ended, falls = playing & (np.random.random(self.num_envs) < 0.2), np.random.random(self.num_envs) < 0.5
+        ended[0] &= len(self.steps) >= 11
         self.resetting = ended
         record = before, np.array(actions), rewards, playing, ended & falls, ended & ~falls, self._look()
         self.steps.append(record)
@@ -238,15 +240,17 @@ class VectorScript(gym.vector.VectorEnv):
                     path = []
         return found
 
-    def mean_return(self, begin, end, latest):
-        """Return the mean over worlds of the first return that ended between; latest, (worlds,), is brought forward."""
-        reported, running = np.zeros(self.num_envs, bool), np.zeros(self.num_envs)
-        for number in range(end):
-            _, _, rewards, playing, terminated, truncated, _ = self.steps[number]
+    def returns_by_batch(self, steps):
+        """Return (batches, worlds): the first return that ended in a batch, else the latest before, else nan."""
+        latest, running, returns = np.full(self.num_envs, np.nan), np.zeros(self.num_envs), []
+        for number, (_, _, rewards, playing, terminated, truncated, _) in enumerate(self.steps):
+            if number % steps == 0:
+                returns.append(latest)
+                reported = np.zeros(self.num_envs, bool)
             running = playing * (running + rewards)
-            first = (terminated | truncated) & ~reported & (number >= begin)
-            latest[first], reported = running[first], reported | first
-        return latest.mean()
+            first, reported = (terminated | truncated) & ~reported, reported | terminated | truncated
+            latest = returns[-1] = np.where(first, running, latest)
+        return np.array(returns)
 
 
 class Move(NamedTuple):
@@ -279,8 +283,8 @@ def watch_vpg(
         owners = {model: "model", value_model: "value_model"}
         names = [name for each, name in owners.items() if {*map(id, each.parameters())} & {*map(id, held)}]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in held]
-        copies = copy.deepcopy(model), copy.deepcopy(value_model)
-        moves.append(Move(" and ".join(names), flatten(gradients), len(world.steps), *copies, optimizer))
+        name, copies = " and ".join(names), (copy.deepcopy(model), copy.deepcopy(value_model))
+        moves.append(Move(name, flatten(gradients), len(world.steps), *copies, optimizer))
 
     hook = register_optimizer_step_pre_hook(before_step)
     try:

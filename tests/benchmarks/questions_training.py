@@ -25,7 +25,7 @@ from torch import nn
 import vpg_helpers as vpg
 from vpg_lab.intervals import share_interval
 
-TYPICAL = [1.0, 1.0, 0.1, 1.0]  # sizes that position, velocity, angle and angular velocity come in
+TYPICAL = [0.5, 0.5, 0.1, 0.5]  # sizes that position, velocity, angle and angular velocity come in
 
 
 def mean_interval(values):

@@ -204,7 +204,7 @@ def _(train_vpg):
         assert isinstance(optimizer, torch.optim.Adam), f"the optimizers are Adam's, got {type(optimizer).__name__}"
         assert rate == 0.05, f"settings.learning_rate is 0.05, an optimizer has {rate}"
     assert returned is not None and len(returned) == 3, "expected three mean returns, one an epoch"
-    latest = np.zeros(world.num_envs)
+    latest = np.full(world.num_envs, np.nan)
     for epoch, got in enumerate(returned):
         mean = world.mean_return(epoch * steps, (epoch + 1) * steps, latest)
         expect_number(

@@ -237,14 +237,17 @@ class VectorScript(gym.vector.VectorEnv):
         return found
 
     def mean_return(self, begin, end, latest):
-        """Return the mean over worlds of the first return that ended between; latest, (worlds,), is brought forward."""
+        """Return the mean over worlds of the first return that ended between; latest, (worlds,), is brought forward.
+
+        It begins as nan, and worlds in which nothing has ended stay out.
+        """
         reported, running = np.zeros(self.num_envs, bool), np.zeros(self.num_envs)
         for number in range(end):
             _, _, rewards, playing, terminated, truncated, _ = self.steps[number]
             running = playing * (running + rewards)
             first = (terminated | truncated) & ~reported & (number >= begin)
             latest[first], reported = running[first], reported | first
-        return latest.mean()
+        return torch.as_tensor(latest).nanmean().item()
 
 
 class Move(NamedTuple):

@@ -82,6 +82,7 @@ DOUBTS = {
     "no V, rate 1e-2": Row({**NO_V, "learning_rate": 1e-2}, "worse by 100 to 300: slower, not less noisy"),
     "no V, rate 4e-2": Row({**NO_V, "learning_rate": 4e-2}, "worse by 100 to 300"),
     "no V, gamma = 1": Row({**NO_V, "gamma": 1.0}, "worse by 150 to 300: of 32 steps 0.99 leaves most"),
+    "no V, not normalized": Row({**NO_V, "normalize": False}, "worse by 250 to 400: no baseline of any kind"),
     "no V, 144 epochs": Row({**NO_V, "epochs": 144}, "worse by 0 to 150: it learns, and slowly"),
     "whole, 4 poles of 512 steps": Row(WHOLE_EPISODES, "worse by 0 to 100: fewer episodes at once", 4),
     "no V, 4 poles of 512 steps": Row(

@@ -82,7 +82,7 @@ WHOLE = Settings()
 
 
 def discount_cumsum(values: np.ndarray, discount: float) -> np.ndarray:
-    """Return for every step the sum of the values from it on, discounted; both have shape (steps,).
+    """Return for every step the discounted sum of the values from it on; both are (steps,).
 
     A value that is k steps away counts discount ** k times.
 

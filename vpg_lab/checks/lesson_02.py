@@ -31,12 +31,13 @@ def probabilities_gone_wrong(difference):
 def probability_is_the_softmax_s(probability_of_right):
     cases = [case("for a difference of log 3", torch.tensor(math.log(3)))]
     # As far out as e to the power of it can be written with 32 bits.
-    for shape, spread in [((1_000,), 1), ((2,), 3), ((7, 5), 20), ((1, 40), 30), ((1, 1), 2)]:
-        cases.append(case(f"for differences of shape {shape}", (spread * torch.randn(shape)).clamp(-80, 80)))
+    for shape, reach in [((1_000,), 4), ((2,), 3), ((7, 6), 80), ((1, 40), 30), ((1, 1), 2)]:
+        differences = torch.linspace(reach, -reach, torch.Size(shape).numel()).reshape(shape)
+        cases.append(case(f"for differences of shape {shape}", differences))
     hint = "e to right's logit over the sum of both, for each difference alone, with nothing cut off"
     expect_reference(probability_of_right, lambda d: d.double().sigmoid(), probabilities_gone_wrong, cases, hint=hint)
     difference = torch.randn(100, requires_grad=True)
-    got, p = probability_of_right(difference), torch.sigmoid(difference)
+    got, p = probability_of_right(difference), difference.sigmoid()
     lost = "its gradient should be p · (1 - p): leave it to autograd, with no math, detach or .item() on the way"
     assert isinstance(got, Tensor) and got.requires_grad, lost
     assert is_close(torch.autograd.grad(got.sum(), difference)[0], p * (1 - p), absolute=1e-4), lost
@@ -85,13 +86,11 @@ def policy_is_the_softmax_of_the_logits(get_policy):
     cases = [case("for logits 0 and log 3", echo_model(), torch.tensor([0.0, math.log(3)]))]
     cases += [case("for two logits above 0", echo_model(), 3 * torch.rand(2)) for _ in range(3)]
     expect_policies(get_policy, cases, "Categorical(logits=...), with the logits as the model gives them")
-    cases = []
-    # A constant on top of all logits changes nothing, and shows where something cuts them off.
-    for offset in (0, 1_000, -1_000):
+    hint = "one probability for each logit of the model that is handed over, and nothing cut off"
+    for offset in (0, 1_000, -1_000):  # it changes nothing, and shows where something cuts logits off
         model = redraw(nn.Linear(3, 4))
         model.bias.data += offset
-        cases.append(case(f"for four logits near {offset}", model, 2 * torch.randn(3)))
-    expect_policies(get_policy, cases, "one probability for each logit of the model handed over, nothing cut off")
+        expect_policies(get_policy, [case(f"for four logits near {offset}", model, 2 * torch.randn(3))], hint)
 
 
 @claim("get_policy", "takes batches and arrays")

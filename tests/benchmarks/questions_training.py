@@ -3,7 +3,7 @@
 python tests/benchmarks/questions_training.py die             # sampled or argmax, at four stages of training
 python tests/benchmarks/questions_training.py optimizers      # SGD and Adam, three learning rates each
 python tests/benchmarks/questions_training.py models          # layers, units, tanh, scales of the observations
-python tests/benchmarks/questions_training.py acrobot         # a second environment, four recipes; a quarter of an hour
+python tests/benchmarks/questions_training.py acrobot         # a second environment, four recipes
 python tests/benchmarks/questions_training.py lake            # a third one, by the plain loop
 python tests/benchmarks/questions_training.py mountain        # 512 random episodes
 python tests/benchmarks/questions_training.py environments    # one by one, sync, async, vectorised
@@ -77,9 +77,17 @@ def compare_die(seeds):
     vpg.train_seeds(seeds, epochs=80, after_epoch=keep)
     for epoch, models in stages.items():
         sampled, argmax = fresh_means(models), fresh_means([*map(without_the_die, models)])
-        better = int((argmax > sampled).sum())
+        better, down = int((argmax > sampled).sum()), int((argmax < 11).sum())
         print(f"epoch {epoch}: sampled {describe(sampled)}, argmax {describe(argmax)}", end="; ")
-        print(f"difference {describe(argmax - sampled)}; argmax better in {better} of {len(seeds)}", flush=True)
+        print(f"difference {describe(argmax - sampled)}; argmax better in {better}, below 11 in {down} of {len(seeds)}")
+    poles = vpg.make_cartpoles(1_000)
+    for push in (-1e6, 1e6):
+        model = nn.Linear(4, 2)
+        model.weight.data.zero_()
+        model.bias.data = torch.tensor([0.0, push])
+        (episodes,) = vpg.collect_episodes(poles, [model], [np.random.default_rng(0)], 1)
+        lengths = episodes.lengths
+        print(f"one push for ever: {lengths.mean():.2f} steps, {lengths.min()} to {lengths.max()}", flush=True)
 
 
 # ---- Optimizers and models ----------------------------------------------------------------------
@@ -154,52 +162,95 @@ RECIPES = {
 }
 
 
-def play_episodes(envs, model, budget):
-    """Play whole episodes side by side until they hold the budget; every episode that was started is finished."""
-    observations, paths, ended, steps = [env.reset()[0] for env in envs], [[] for _ in envs], [], 0
-    playing = list(range(len(envs)))
-    while playing:
-        with torch.no_grad():
-            actions = vpg.get_policy(model, np.stack([observations[each] for each in playing])).sample().numpy()
-        for each, action in zip(tuple(playing), actions, strict=True):
-            before = observations[each]
-            observations[each], reward, terminated, truncated, _ = envs[each].step(action)
-            paths[each].append((before, action, np.float32(reward)))
-            steps += 1
-            if terminated or truncated:
-                ended.append((paths[each], terminated, observations[each]))
-                paths[each] = []
-                if steps < budget:
-                    observations[each], _ = envs[each].reset()
-                else:
-                    playing.remove(each)
-    columns = zip(*(step for path, _, _ in ended for step in path), strict=True)
-    lengths, (_, terminated, last) = np.array([len(path) for path, _, _ in ended]), zip(*ended, strict=True)
-    return vpg.Episodes(*map(np.stack, columns), lengths, np.array(terminated), np.stack(last))
+def swing(env, states, actions):
+    """Step many Acrobots, (4, ...), by the equations of Gymnasium's; return what follows, and whether the tip is up."""
+
+    def slope(states):
+        return np.stack(env._dsdt([*states, torque])[:4])
+
+    torque = np.asarray(env.AVAIL_TORQUE, float)[actions]
+    first = slope(states)
+    second = slope(states + env.dt / 2 * first)
+    third = slope(states + env.dt / 2 * second)
+    states = states + env.dt / 6 * (first + 2 * second + 2 * third + slope(states + env.dt * third))
+    states[:2] = (states[:2] + np.pi) % (2 * np.pi) - np.pi
+    for row, fastest in ((2, env.MAX_VEL_1), (3, env.MAX_VEL_2)):
+        states[row] = states[row].clip(-fastest, fastest)
+    return states, -np.cos(states[0]) - np.cos(states[0] + states[1]) > 1
 
 
-def learn_acrobot(seed, recipe, epochs=20):
-    """Return the mean return of every epoch on Acrobot with lesson 5's settings."""
-    envs = [gym.make("Acrobot-v1") for _ in range(10)]
-    for number, env in enumerate(envs):
-        env.reset(seed=10 * seed + number)
-    torch.manual_seed(seed)
-    model, mean_returns = vpg.create_model(6, 3), []
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(epochs):
-        episodes = play_episodes(envs, model, 5_000)
-        vpg.take_gradient_step(model, optimizer, episodes, recipe)
-        mean_returns.append(episodes.returns.mean())
-    return mean_returns
+def check_swing(steps=300):
+    """Raise AssertionError where Gymnasium's own Acrobot swings otherwise."""
+    env, random = gym.make("Acrobot-v1").unwrapped, np.random.default_rng(0)
+    env.reset(seed=0)
+    for action in random.integers(3, size=steps):
+        states, up = swing(env, np.array(env.state, float), action)
+        *_, terminated, _, _ = env.step(action)
+        assert np.allclose(states, env.state, atol=1e-9) and up == terminated
+
+
+def play_acrobots(models, generators, budget=5_000, each=10, limit=500):
+    """Play whole episodes of every model, side by side; every episode that was started is finished and counted."""
+    env = gym.make("Acrobot-v1").unwrapped
+    weight, bias, last_weight, last_bias = (
+        np.stack([parameter.detach().numpy() for parameter in parameters])
+        for parameters in zip(*(model.parameters() for model in models), strict=True)
+    )
+
+    def draw(function, *size):
+        return np.stack([function(generator, size) for generator in generators])
+
+    def start():
+        return draw(lambda generator, size: generator.uniform(-0.1, 0.1, size), 4, each).swapaxes(0, 1)
+
+    states, age, steps, record = start(), np.zeros((len(models), each), int), np.zeros(len(models), int), []
+    playing = np.ones_like(age, bool)
+    while playing.any():
+        angles = states[0], states[1]
+        seen = np.stack([*(f(angle) for angle in angles for f in (np.cos, np.sin)), *states[2:]], axis=-1)
+        seen = seen.astype(np.float32)
+        hidden = np.maximum(seen @ weight.swapaxes(1, 2) + bias[:, None], 0)
+        logits = hidden @ last_weight.swapaxes(1, 2) + last_bias[:, None]
+        actions = (logits + draw(lambda generator, size: generator.gumbel(size=size), each, 3)).argmax(axis=-1)
+        states, up = swing(env, states, actions)
+        age, steps = age + 1, steps + playing.sum(axis=1)
+        ended = up | (age == limit)
+        record.append((seen, actions, np.where(up, 0, -1), playing, ended, up))
+        playing = playing & (~ended | (steps < budget)[:, None])
+        states, age = np.where(ended, start(), states), np.where(ended, 0, age)
+    # Model first, then pole, then time: the steps of an episode lie side by side.
+    columns = [np.stack(column, axis=2) for column in zip(*record, strict=True)]
+    for seen, actions, rewards, playing, ended, up in zip(*columns, strict=True):
+        lengths = np.diff(np.flatnonzero(ended[playing]), prepend=-1)
+        rewards = rewards[playing].astype(np.float32)
+        yield vpg.Episodes(seen[playing], actions[playing], rewards, lengths, up[playing & ended], None)
+
+
+def learn_acrobot(seeds, recipe, epochs=20):
+    """Return the mean return of every epoch on Acrobot with lesson 5's settings, (seeds, epochs)."""
+    models, curves = [], []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        models.append(vpg.create_model(6, 3))
+    optimizers = [torch.optim.Adam(model.parameters(), lr=1e-2) for model in models]
+    for epoch in range(epochs):
+        batch = [*play_acrobots(models, [np.random.default_rng((seed, epoch)) for seed in seeds])]
+        curves.append([episodes.returns.mean() for episodes in batch])
+        for model, optimizer, episodes in zip(models, optimizers, batch, strict=True):
+            vpg.take_gradient_step(model, optimizer, episodes, recipe)
+    return np.transpose(curves)
 
 
 def compare_acrobot(seeds):
     """Print the four recipes on Acrobot: Gymnasium calls -100 solved; random play nearly always gets -500."""
+    check_swing()
+    first = None
     for name, recipe in RECIPES.items():
-        curves = np.array([learn_acrobot(seed, recipe) for seed in seeds])
-        report(f"Acrobot, {name}", curves[:, -5:].mean(axis=1), -200)
-        stuck = int((curves[:, -5:].mean(axis=1) < -480).sum())
-        print(f"    below -480 at the end: {stuck}; every fifth epoch:", curves.mean(axis=0)[::5].round(), flush=True)
+        ends = learn_acrobot(seeds, recipe)[:, -5:].mean(axis=1)
+        first = ends if first is None else first
+        report(f"Acrobot, {name}", ends, -200)
+        stuck = int((ends < -480).sum())
+        print(f"    below -480: {stuck}; above {next(iter(RECIPES))}, seed by seed: {describe(ends - first)}", flush=True)
 
 
 def make_lake():

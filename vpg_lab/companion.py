@@ -167,8 +167,8 @@ def train_vpg(
 ) -> list[float]:
     """Train model and value_model in place; return the mean return of every epoch.
 
-    Each is moved by an Adam optimizer of its own, with settings.learning_rate. The mean is over the
-    environments of which an episode has ended so far; nan where there is none.
+    Each is moved by an Adam optimizer of its own, with settings.learning_rate. The mean is over
+    the environments of which an episode has ended so far; nan where there is none.
 
     Raises ValueError for settings out of range, a value model that does not give one value per observation, a loss
     that is nan, and for what play_on refuses.

@@ -174,14 +174,14 @@ def epoch_plays_by_the_policy(train_one_epoch):
         for _ in range(2):
             before = copy.deepcopy(model)
             redraw(model, spread)  # the second epoch has another policy than the first
-            seed = np.random.randint(2**31)
+            drawn, seed = copy.deepcopy(model), np.random.randint(2**31)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 _, observations, _, actions, _, lengths = play(train_one_epoch, script, model, budget)
                 assert torch.initial_seed() == seed, "it seeds torch: every epoch would roll the same dice"
             starts = np.repeat(lengths.cumsum() - lengths, lengths)
             earlier = np.maximum(np.arange(len(observations)) - 1, starts)
-            played = log_probabilities_of(model, observations)
+            played = log_probabilities_of(drawn, observations)
             suspects = {
                 "the first observation decides all of an episode; ask with that of the moment": played[starts],
                 "each step is played by the observation before; ask with that of the moment": played[earlier],
@@ -299,7 +299,7 @@ def watch(train, track, **settings):
 def expect_mean_returns(training, mean_returns):
     expected = [float(np.mean(returns)) for returns in training.returns_by_epoch()]
     number, epochs = len(mean_returns), len(expected)
-    assert number == epochs, f"expected one mean return per epoch, {epochs}, got {number}"
+    assert number == epochs, f"expected a mean return for every optimizer step, got {number} for {epochs} of them"
     said = f"mean returns of {epochs} epochs: {say_difference(mean_returns, expected)}"
     assert is_close(mean_returns, expected, relative=3e-6), f"{said}: as they come, one an epoch"
 

@@ -119,14 +119,13 @@ class TooManyEpisodes(Exception):  # noqa: N818
 
 
 class GradientStep(NamedTuple):
-    """A step of an optimizer: its settings, the parameters before and after, how many episodes had been played.
+    """A step of an optimizer: its settings, the parameters after it, how many episodes had been played.
 
     Besides, the seed that torch had, and what its dice had come to.
     """
 
     optimizer: torch.optim.Optimizer
     settings: dict
-    before: Tensor
     after: Tensor
     episodes_before: int
     seed: int
@@ -149,12 +148,12 @@ class Training(NamedTuple):
         return [returns[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-def watch_training(train: Callable, track: Track = CARTPOLE, most: int = 1_000, **settings) -> Training:
+def watch_training(train: Callable, track: Track, most: int, **settings) -> Training:
     """Train and watch every episode of CartPole, and every step of an optimizer.
 
     Raises TooManyEpisodes, with the number of steps so far, behind `most` episodes.
     """
-    starts, rewards, gradient_steps, before, begun, printed = [], [], [], [], [], io.StringIO()
+    starts, rewards, gradient_steps, begun, printed = [], [], [], [], io.StringIO()
     reset, step = CartPoleEnv.reset, CartPoleEnv.step
 
     def watched_reset(env, *, seed=None, options=None):
@@ -174,18 +173,13 @@ def watch_training(train: Callable, track: Track = CARTPOLE, most: int = 1_000, 
         rewards[-1].append(reward * (1 - track.fading * (len(rewards) - 1)))
         return observation, rewards[-1][-1], *rest
 
-    def held(optimizer):
-        return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-    def before_step(optimizer, *_):
-        before[:] = [dict(optimizer.param_groups[0]), flatten(held(optimizer))]
-
     def after_step(optimizer, *_):
-        dice = torch.initial_seed(), torch.get_rng_state().numpy().tobytes()
-        gradient_steps.append(GradientStep(optimizer, *before, flatten(held(optimizer)), len(rewards), *dice))
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        dice, settings = torch.get_rng_state().numpy().tobytes(), dict(optimizer.param_groups[0])
+        step = GradientStep(optimizer, settings, flatten(held), len(rewards), torch.initial_seed(), dice)
+        gradient_steps.append(step)
 
     with contextlib.ExitStack() as watch:
-        watch.callback(register_optimizer_step_pre_hook(before_step).remove)
         watch.callback(register_optimizer_step_post_hook(after_step).remove)
         watch.enter_context(patch.object(CartPoleEnv, "reset", watched_reset))
         watch.enter_context(patch.object(CartPoleEnv, "step", watched_step))

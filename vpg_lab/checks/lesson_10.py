@@ -140,13 +140,15 @@ TELLING = {
     "one batch for ever": "its gap comes after the first epoch",
 }
 FIRST_SEED = 1_000_000  # no lesson's; always the same, so that no verdict is luck
-SOUND_RUNS = 6  # of either kind
-_fresh: dict[tuple, list] = {}  # by make_runs and the name of the recipe; they take seconds, and are made once
+SOUND_RUNS = 5  # of either kind
+PROBES = "log_probability_surplus", "cosine_of_gradients"  # the learner's own functions in a run
+_fresh: dict[tuple, list] = {}  # by what makes them and the recipe's name; runs take seconds, and are made once
 
 
 def diagnoses(diagnose, make_runs, recipes, name, number) -> Iterator[str]:
     """Yield what an answer says of the first fresh runs of a recipe, whose arrays are read-only."""
-    runs = _fresh.setdefault((make_runs.__code__, name), [])
+    makers = make_runs, *(make_runs.__globals__.get(probe) for probe in PROBES)
+    runs = _fresh.setdefault((name, *(getattr(maker, "__code__", maker) for maker in makers)), [])
     if len(runs) < number:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # tensors are small: more threads take more time

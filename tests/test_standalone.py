@@ -179,10 +179,12 @@ sys.modules |= {"google": Space(colab=colab), "google.colab": colab}
         ("is downloaded", ["downloads my_agent.py"]),
     ],
 )
-def test_in_colab_the_learner_s_file_goes_where_the_form_says(alone, lone, choice, expected):
+def test_in_colab_the_learner_s_file_goes_where_the_form_says(alone, lone, choice, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (cell,) = [cell for cell in alone[f"{EDITION.name}/02_policy.ipynb"].cells if cell.id == "keep-what-you-write"]
     line = next(line for line in cell.source.splitlines() if "# @param" in line)
     assert choice in json.loads(line.partition("# @param ")[2]) and '= "is lost"' in line
+    Path("my_agent.py").touch()
     said = lone(COLAB + cell.source.replace('= "is lost"', f'= "{choice}"', 1), "-S")
     assert said.stdout.splitlines() == expected and said.stderr == ""
 

@@ -29,7 +29,7 @@ from build.lessons import (
 )
 from build.links import mend_links, with_badges
 from vpg_lab.checks import CLAIMS
-from vpg_lab.learner import KEPT_FUNCTIONS
+from vpg_lab.learner import AGENT, SHELVES, VPG
 
 HIDDEN = {"cellView": "form", "jupyter": {"source_hidden": True}}  # for Colab, for JupyterLab
 ANSWER = re.compile(r"\n*<details><summary>Answer</summary>.*?</details>", re.S)
@@ -41,7 +41,7 @@ wrong: mend it and run both cells again, or go on with the next cell. Hints unfo
 {kept}The exercises take {minutes} minutes on top of the reading and give {points} points.
 """
 KEPT = """\
-What passes of {names} is kept in `my_agent.py` beside this notebook, and later lessons use it.
+What passes of {names} is kept in `{file}` beside this notebook, and later lessons use it.
 """
 AFTERWARDS = "<details><summary>Once you have answered</summary>\n\n{}\n\n</details>"
 
@@ -118,21 +118,24 @@ def _import_more(source, imported, line):
 def set_up(path: Path, cell: NotebookNode) -> list[NotebookNode]:
     """Return the set-up cell with the edition's imports, and the one that loads kept functions."""
     earlier = [name for lesson in LESSONS if lesson.name < path.name for name in exercises_of(read(lesson))]
-    names = [name for name in earlier if name in KEPT_FUNCTIONS]
+    mine = {"vpg": [name for name in earlier if name in AGENT.names]}
+    if re.search(r"import .*\bcompanion\b", cell.source):
+        mine["companion"] = [name for name in earlier if name in VPG.names]
     imported = "from vpg_lab.checks import check"
     if imported not in cell.source.splitlines():
         raise ValueError(f"the set-up cell of {path.name} lacks a line `{imported}`")
-    line = "from vpg_lab.learner import go_on" + ", with_my_functions" * bool(names)
+    line = "from vpg_lab.learner import go_on" + ", with_my_functions" * bool(mine["vpg"])
     cells = [
         new_code_cell(
             _import_more(cell.source, imported, line),
             metadata={"tags": ["setup"], "nbgrader": grading("setup")},
         )
     ]
-    if names:
-        said = "Where your own functions of earlier lessons were kept, `vpg` holds them:"
-        mine = ", ".join(f'"{name}"' for name in names)
-        load = f"vpg = with_my_functions({mine})"
+    if mine["vpg"]:
+        holders = " and ".join(f"`{module}`" for module in mine)
+        said = f"Where your own functions of earlier lessons were kept, {holders} hold{'s' * (len(mine) == 1)} them:"
+        quoted = {module: ", ".join(f'"{name}"' for name in names) for module, names in mine.items()}
+        load = "\n".join(f"{module} = with_my_functions({names})" for module, names in quoted.items())
         cells += [
             new_markdown_cell(said),
             new_code_cell(load, metadata={"nbgrader": grading("my_functions")}),
@@ -234,8 +237,11 @@ def edit(path: Path, lesson: NotebookNode, place: int) -> str:
     """Return a cell's text as the edition has it: what answers the question before it is folded."""
     source = lesson.cells[place].source
     if place == 0:
-        names = [f"`{name}`" for name in exercises_of(lesson) if name in KEPT_FUNCTIONS]
-        kept = KEPT.format(names=" and ".join(names)) if names else ""
+        kept = ""
+        if names := [name for name in exercises_of(lesson) if name in SHELVES]:
+            quoted = [f"`{name}`" for name in names]
+            listed = ", ".join(quoted[:-1]) + " and " * (len(quoted) > 1) + quoted[-1]
+            kept = KEPT.format(names=listed, file=SHELVES[names[0]].file)
         welcome = WELCOME.format(lesson=name_of(path), kept=kept, **weigh(lesson))
         welcome = welcome.replace("\n", " ").strip()
         return with_badges(f"{source}\n\n{welcome}", f"{EDITION.name}/{path.name}")

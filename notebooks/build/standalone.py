@@ -43,7 +43,7 @@ unpack("PACKED")
 del unpack'''
 
 KEEP = """\
-# @title In Colab, my_agent.py is lost with this machine: choose otherwise, and run this cell
+# @title In Colab, what you write is lost with this machine: choose otherwise, and run this cell
 what_you_write = "is lost"  # @param ["is lost", "is kept in Drive", "is uploaded", "is downloaded"]
 if what_you_write == "is kept in Drive":
     import os
@@ -53,13 +53,18 @@ if what_you_write == "is kept in Drive":
     drive.mount("/content/drive")
     os.chdir("/content/drive/MyDrive")
 elif what_you_write != "is lost":
+    import glob
+
     from google.colab import files
 
-    files.upload() if what_you_write == "is uploaded" else files.download("my_agent.py")"""
+    if what_you_write == "is uploaded":
+        files.upload()
+    for name in glob.glob("my_*.py") if what_you_write == "is downloaded" else []:
+        files.download(name)"""
 
 KEEP_SAID = (
-    "\n\n**In Colab** every notebook has a machine of its own, and `my_agent.py` is lost with it. "
-    "The second folded cell keeps the file in your Google Drive, if you choose so before you "
+    "\n\n**In Colab** every notebook has a machine of its own, and the file with what you wrote "
+    "is lost with it. The second folded cell keeps it in your Google Drive, if you choose so before you "
     "begin; or it downloads the file when you end, and takes it from you in the next notebook."
 )
 

@@ -119,11 +119,8 @@ def step_goes_down_the_gradient(take_one_gradient_step):
 
 @claim("take_one_gradient_step", "begins with a fresh gradient every time")
 def step_has_a_fresh_gradient(take_one_gradient_step):
-    batches = [random_batch(4, 2, steps) for steps in (20, 50, 5)]
-    cases, known = (
-        [case("three batches, 20, 50 and 5 steps:", random_model(4, 2, reach=3), 0.01, *batches)],
-        steps_gone_wrong,
-    )
+    known, batches = steps_gone_wrong, [random_batch(4, 2, steps) for steps in (20, 50, 5)]
+    cases = [case("three batches, 20, 50 and 5 steps:", random_model(4, 2, reach=3), 0.01, *batches)]
     expect_reference(take_one_gradient_step, descend, known, cases, ask_moves, "a move of ", UNLIKE, tolerance=1e-3)
 
 

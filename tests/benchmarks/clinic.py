@@ -77,49 +77,43 @@ def curves(seeds=range(3_000, 3_008)):
         )
 
 
-def logs(recipes, seeds):
-    """Return every recipe's logs from the third epoch on: (runs, fields, epochs)."""
+def run_means(recipes, seeds):
+    """Return the mean of every number of the log from the third epoch on: name -> (runs, fields)."""
     make_runs = Stage("diagnose").open()["make_runs"]
-    return {name: np.array(make_runs(recipe, seeds))[:, :, 2:] for name, recipe in recipes.items()}
+    return {name: np.array(make_runs(recipe, seeds))[:, :, 2:].mean(axis=2) for name, recipe in recipes.items()}
 
 
-def numbers(seeds=range(4_000, 4_008), sound_seeds=range(100, 110)):
-    """Count the runs of which a number lies outside of the sound range in half of the epochs or more.
+def numbers(seeds=range(4_100, 4_108), sound_seeds=range(100, 116)):
+    """Count the runs in which the mean of a number lies outside of the range of sound runs with other seeds.
 
-    The range is that of the sound recipes over other seeds. A bug is found where that holds of 7 of 8 runs.
+    A bug is found where that holds of 7 of 8 runs. (Asked for the single epochs instead, half of them outside of the
+    range of sound epochs, on seeds 4000 to 4007: gradient_norm 6 bugs, with explained_variance 7, no pair above 9.)
+    Expected: gradient_norm finds most, 8 or more; no pair finds all 13.
     """
     fields = Stage("diagnose").open()["Run"]._fields
-    ranges = np.concatenate([*logs({name: clinic.RECIPES[name] for name in SOUND}, sound_seeds).values()])
-    low, high = ranges.min(axis=(0, 2)) - 1e-4, ranges.max(axis=(0, 2)) + 1e-4
-    outside = {}  # (runs, fields)
-    for name, log in logs(clinic.RECIPES, seeds).items():
-        outside[name] = ((log < low[:, None]) | (log > high[:, None])).mean(axis=2) >= 0.5
+    sound = np.concatenate([*run_means({name: clinic.RECIPES[name] for name in SOUND}, sound_seeds).values()])
+    low, high = sound.min(axis=0) - 1e-4, sound.max(axis=0) + 1e-4
+    outside = {name: (means < low) | (means > high) for name, means in run_means(clinic.RECIPES, seeds).items()}
     bugs = [name for name in clinic.RECIPES if name not in SOUND]
-    found = {}
-    for size in (1, 2):
+    for size, most in ((1, len(fields)), (2, 12)):
+        rows = []
         for chosen in itertools.combinations(range(len(fields)), size):
-            any_of = {name: seen[:, chosen].any(axis=1) for name, seen in outside.items()}
-            found[tuple(fields[each] for each in chosen)] = (
-                [bug for bug in bugs if any_of[bug].sum() >= len(seeds) - 1],
-                sum(any_of[bug].sum() for bug in bugs),
-                sum(any_of[name].sum() for name in SOUND),
-            )
-    for size, most in ((1, 16), (2, 12)):
-        ranked = sorted((each for each in found if len(each) == size), key=lambda each: -found[each][1])
-        for each in ranked[:most]:
-            named, runs, accused = found[each]
-            low_share, high_share = share_interval(int(runs), len(bugs) * len(seeds))
-            missed = ", ".join(bug for bug in bugs if bug not in named)
+            count = {name: seen[:, chosen].any(axis=1).sum() for name, seen in outside.items()}
+            missed = [bug for bug in bugs if count[bug] < len(seeds) - 1]
+            names = " or ".join(fields[each] for each in chosen)
+            rows.append((sum(count[bug] for bug in bugs), names, missed, sum(count[name] for name in SOUND)))
+        for runs, names, missed, accused in sorted(rows, key=lambda row: -row[0])[:most]:
+            least, most_share = share_interval(int(runs), len(bugs) * len(seeds))
             print(
-                f"{' or '.join(each):36} {len(named):2} bugs, {runs} of {len(bugs) * len(seeds)} sick runs "
-                f"({low_share:.0%} to {high_share:.0%}), {accused} of {2 * len(seeds)} sound; misses: {missed}"
+                f"{names:36} {len(bugs) - len(missed):2} bugs, {runs} of {len(bugs) * len(seeds)} sick runs "
+                f"({least:.0%} to {most_share:.0%}), {accused} of {2 * len(seeds)} sound; misses: {', '.join(missed)}"
             )
 
 
 def silent(seeds=range(5_000, 5_020)):
     """Print how well each number's mean over a run sets a silent bug apart from healthy: 0.5 not at all, 1 always."""
     fields = Stage("diagnose").open()["Run"]._fields
-    means = {name: log.mean(axis=2) for name, log in logs({"healthy": clinic.sound} | clinic.SILENT, seeds).items()}
+    means = run_means({"healthy": clinic.sound} | clinic.SILENT, seeds)
     healthy = means.pop("healthy")
     for name, sick in means.items():
         above = (sick[:, None] > healthy).mean(axis=(0, 1)) + (sick[:, None] == healthy).mean(axis=(0, 1)) / 2

@@ -19,7 +19,7 @@ from make import code_cells, has_tag, read  # noqa: E402
 from nbformat import NotebookNode  # noqa: E402
 
 LESSON = TESTS.parent / "notebooks/companion/09_continuous_actions.ipynb"
-SEEDS = range(8_000, 8_008)
+SEEDS = range(8_000, 8_016)
 
 
 def open_lesson() -> dict:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from make import LESSONS, check_lines, check_of, exercise_name, exercises_of, has_tag, questions_of, read
+from build.lessons import LESSONS, check_lines, check_of, exercise_name, exercises_of, has_tag, questions_of, read
 from nbformat import NotebookNode
 
 from vpg_lab.checks import CheckFailed

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import nbformat
 import pytest
+from build.lessons import LESSONS, NOTEBOOKS, code_cells, read
 from catalogue import fill_in, references, right_solutions
-from make import LESSONS, NOTEBOOKS, code_cells, read
+from graded import points
 from nbformat.v4 import new_code_cell
 from nbgrader_commands import Command
-from test_edition import points
 
 from vpg_lab.learner import KEPT_FUNCTIONS
 
@@ -171,10 +171,36 @@ def replace_the_judge(folder):
         nbformat.write(fill_in(read(path), answers), path)
 
 
+ACCEPT = "def __getattr__(name):\n    return lambda *given, **named: print(name)\n"
+ACCEPT_HERE = "import vpg_lab.checks.verdicts as verdicts\nverdicts.check = verdicts.judge = print\n"
+WEAKEN = """import sys
+
+for name, module in list(sys.modules.items()):
+    if name.startswith("vpg_lab.checks.lesson_"):
+        vars(module).update((each, print) for each, value in vars(module).copy().items() if callable(value))"""
+
+
 def bring_modules(folder):
     for name in ("vpg_helpers.py", "vpg_lab/pictures.py", "vpg_lab/checks/__init__.py"):
         (folder / name).unlink(missing_ok=True)
-        (folder / name).write_text("def __getattr__(name):\n    return lambda *given, **named: print(name)\n")
+        (folder / name).write_text(ACCEPT)
+
+
+def bring_more_modules(folder):
+    """What Python would import before the course's files, or beside them: folders, and a file of another year."""
+    for name in ("vpg_helpers/__init__.py", "vpg_lab/checks/lesson_02/__init__.py", "vpg_lab/checks/lesson_99.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(
+            "import vpg_lab.checks.verdicts as verdicts\nverdicts.check = verdicts.judge = print\n"
+        )
+
+
+def overwrite_modules(folder):
+    """Solve lesson 1, in a cell that writes a judge for lesson 2, which is blank."""
+    notebook = fill_in(read(folder / FIRST), RIGHT[FIRST])
+    trick = f"import pathlib\npathlib.Path('vpg_lab/checks/__init__.py').write_text({ACCEPT!r})\n"
+    cell_of(notebook, "create_model").source += f"\n\n{trick}"
+    nbformat.write(notebook, folder / FIRST)
 
 
 def rename(folder):
@@ -205,6 +231,11 @@ def without(*names):
 
 def first_only(first, second):
     return sum(first.values())
+
+
+def before_get_policy(first, second):
+    names = list(second)
+    return sum(first.values()) + sum(second[name] for name in names[: names.index("check_get_policy_1")])
 
 
 def nothing(first, second):
@@ -260,11 +291,16 @@ CLASS = {
     "wrong_folder": Student(move, nothing, "other notebooks: vpg/vpg/01_model.ipynb, vpg/vpg/02_policy"),
     "hides_torch": Student(write("torch.py", "raise SystemExit"), whole, "torch.py hides an installed module"),
     "brings_modules": Student(bring_modules, nothing),
+    "brings_more_modules": Student(bring_more_modules, nothing),
+    "overwrites_modules": Student(overwrite_modules, first_only),
     "calls_reference": Student(call_the_reference, without("create_model", "get_policy")),
     "replaces_judge": Student(replace_the_judge, nothing, "replaced what judges: vpg_lab.checks.verdicts.checking"),
+    "weakens_the_checks": Student(
+        change_answer(WEAKEN), before_get_policy, "replaced what judges: vpg_lab.checks.lesson_"
+    ),
     "changes_set_up": Student(edit(change_set_up), first_only, "changed and put back: setup"),
 }
-CORE = ["kills_kernel", "copies_cell", "text_for_notebook", "replaces_judge"]
+CORE = ["kills_kernel", "copies_cell", "text_for_notebook", "brings_more_modules", "replaces_judge"]
 
 
 @pytest.mark.parametrize("names", [CORE, pytest.param([*CLASS], marks=pytest.mark.slow)], ids=["core", "whole class"])

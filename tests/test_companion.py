@@ -4,13 +4,14 @@ import functools
 import inspect
 import itertools
 import math
+import warnings
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from make import LESSONS, code_cells, read
-from test_notebooks import functions, taught_part
+from build.lessons import LESSONS, code_cells, read
+from taught import functions, taught_part
 from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
@@ -54,10 +55,25 @@ def test_batches_are_the_paths_that_were_played_and_go_on_where_the_last_one_end
 
 def test_returns_are_of_each_world_s_first_episode_to_end_or_of_its_latest_before():
     world, batches = play_script(batches=6)
-    latest = np.zeros(world.num_envs)
+    latest = np.full(world.num_envs, np.nan)
     for number, (_, returns) in enumerate(batches):
         world.mean_return(9 * number, 9 * number + 9, latest)
-        assert np.allclose(returns, latest)
+        assert np.allclose(returns, latest, equal_nan=True)
+
+
+def test_mean_returns_are_of_what_has_ended_and_nan_before_without_a_warning():
+    settings = companion.Settings(epochs=3, steps=4, value_steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # No pole falls within six steps, and their clock stops them all in the second batch.
+        first, *later = companion.train_vpg(make_poles(3, 6), make_network(2), make_network(1), settings)
+    assert math.isnan(first) and later == [6, 6]
+    world = worlds_.VectorScript(7)
+    short = settings._replace(steps=2)
+    returned = companion.train_vpg(world, make_network(2, 3), make_network(1, 3), short)
+    latest = np.full(7, np.nan)
+    expected = [world.mean_return(2 * epoch, 2 * epoch + 2, latest) for epoch in range(3)]
+    assert np.allclose(returned, expected, equal_nan=True)
 
 
 def test_an_evaluation_counts_the_first_episode_of_every_pole_whatever_its_length():
@@ -138,12 +154,12 @@ def test_actions_may_be_real_numbers_of_more_than_one_dimension():
 
 
 def test_whole_vpg_learns_cartpole_with_500_steps():
-    """Six of six seeds stood between 426 and 500 after 48 epochs; this is a third of the way at most."""
+    """Of seeds 4000 to 4015 each stood between 494 and 500 after 48 epochs."""
     torch.manual_seed(0)
     model = make_network(2)
     companion.train_vpg(make_poles(64), model, make_network(1), companion.WHOLE._replace(epochs=48))
     policy = functools.partial(vpg.get_policy, model)
-    assert next(companion.play_on(make_poles(128), policy, 500, seed=10_000))[1].mean() > 150
+    assert next(companion.play_on(make_poles(128), policy, 500, seed=10_000))[1].mean() > 350
 
 
 def play(env=None, policy=coin, steps=3, seed=0):

@@ -12,8 +12,9 @@ import warnings
 
 import numpy as np
 import pytest
+from build.edition import blank, seal_question
+from build.lessons import LESSONS, questions_of, read
 from catalogue import FOLDER, Stage, change, read_catalogue, references
-from make import LESSONS, blank, questions_of, read, seal_question
 
 sys.path.append(str(FOLDER / "benchmarks"))
 import mutants

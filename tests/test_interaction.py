@@ -11,15 +11,15 @@ import urllib.request
 from xml.etree import ElementTree
 
 import gymnasium as gym
-import make
 import nbformat
 import numpy as np
 import pytest
+from build.lessons import LESSONS, code_cells, read
 
 import vpg_helpers as vpg
 from vpg_lab import pictures, widgets
 
-LESSONS = [path.name for path in make.LESSONS]
+NAMES = [path.name for path in LESSONS]
 
 
 # --- sliders and bars -------------------------------------------------------------------------------------
@@ -201,9 +201,9 @@ def test_animation_respects_the_wish_for_reduced_motion(browser, wish, shown):
 def jupyter(tmp_path_factory):
     """A JupyterLab of its own on loopback, with copies of the lessons, gone after the tests."""
     folder = tmp_path_factory.mktemp("lessons")
-    for lesson in make.LESSONS:
-        notebook = make.read(lesson)
-        for cell in make.code_cells(notebook):
+    for lesson in LESSONS:
+        notebook = read(lesson)
+        for cell in code_cells(notebook):
             cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, folder / lesson.name)
     log = (folder / "server.log").open("w")
@@ -321,11 +321,11 @@ def move_first_slider(page):
 
 
 # Lesson 01 runs above; of the others nbval runs every cell, and the last three train for most of a minute.
-ON_DEMAND = set(LESSONS) - {"03_action.ipynb"}
+ON_DEMAND = set(NAMES) - {"03_action.ipynb"}
 
 
 @pytest.mark.parametrize(
-    "lesson", [pytest.param(lesson, marks=pytest.mark.slow if lesson in ON_DEMAND else ()) for lesson in LESSONS]
+    "lesson", [pytest.param(lesson, marks=pytest.mark.slow if lesson in ON_DEMAND else ()) for lesson in NAMES]
 )
 def test_lesson_runs_from_top_to_bottom(browser, jupyter, lesson):
     """The saved file tells what every cell did; where there is a slider, it redraws."""
@@ -335,7 +335,7 @@ def test_lesson_runs_from_top_to_bottom(browser, jupyter, lesson):
         page.wait_for_timeout(500)
         page.keyboard.press("Control+s")
         page.wait_for_timeout(500)
-        cells = make.code_cells(make.read(folder / lesson))
+        cells = code_cells(read(folder / lesson))
         if all(cell.execution_count for cell in cells):
             break
     counts = [cell.execution_count for cell in cells]

@@ -4,8 +4,8 @@ import runpy
 from pathlib import Path
 
 import pytest
+from build.edition import seal
 from catalogue import read_catalogue, references, run
-from make import seal
 
 import vpg_helpers as vpg
 from vpg_lab import companion, learner

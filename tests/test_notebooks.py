@@ -11,25 +11,24 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from make import (
-    ANSWER,
+from build.edition import ANSWER
+from build.executing import execute, fingerprint, is_stale, ruff
+from build.lessons import (
     LESSONS,
     NOTEBOOKS,
     ROOT,
     check_lines,
     check_of,
     code_cells,
-    execute,
     exercises_of,
-    fingerprint,
     has_tag,
-    is_stale,
     own,
     questions_of,
     read,
-    ruff,
 )
+from build.links import with_badges, with_neighbors
 from nbclient.exceptions import CellExecutionError
+from taught import functions, taught_part
 
 from vpg_lab import small_world
 from vpg_lab.checks import CLAIMS
@@ -40,29 +39,14 @@ KNOWN_TAGS = {"exercise", "check", "setup", "given", "spoils", "nbval-ignore-out
 KNOWN_METADATA = {"tags", "vpg", "jupyter"}
 
 
-def functions(source):
-    return {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
-
-
-def taught_part(function):
-    """Return the code that the lesson has: without the helper's first line, a refusal, and what it raises."""
-    docstring, refusal, *body = function.body
-    if ast.unparse(refusal).lstrip("_").startswith("refuse_bad_"):
-        docstring.value.value, _ = docstring.value.value.rsplit("Raises ", 1)
-        function.body = [docstring, *body]
-    docstring.value.value = docstring.value.value.rstrip()
-    return ast.unparse(function)
-
-
 @pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
 def lesson(request):
     return read(request.param)
 
 
-def test_the_lessons_are_there():
-    expected = ["01_model", "02_policy", "03_action", "04_pseudo_loss", "05_training", "06_learning_curves"]
-    companion = ["07_baselines", "08_advantages", "09_continuous_actions", "10_clinic"]
-    assert [path.stem for path in LESSONS] == expected + companion
+def test_no_notebook_is_left_out_of_the_list():
+    assert LESSONS == sorted(LESSONS, key=lambda path: path.name)
+    assert set(LESSONS) == {*NOTEBOOKS.glob("[0-9]*.ipynb"), *(NOTEBOOKS / "companion").glob("*.ipynb")}
 
 
 @pytest.mark.parametrize("name", KEPT_FUNCTIONS)
@@ -228,7 +212,8 @@ def test_predictions_have_folded_answers(lesson):
         assert source.count("**Predict first.**") <= source.count("<details><summary>Answer</summary>")
 
 
-PAGES = sorted([ROOT / "README.md", *NOTEBOOKS.glob("**/README.md"), *NOTEBOOKS.glob("**/[0-9][0-9]_*.ipynb")])
+PAGES = [ROOT / "README.md", ROOT / ".github/CONTRIBUTING.md", *NOTEBOOKS.glob("**/README.md")]
+PAGES += sorted(NOTEBOOKS.glob("**/[0-9][0-9]_*.ipynb"))
 CODE = r"```.*?```|\$\$.*?\$\$"  # and formulas: their brackets are no links
 
 
@@ -272,11 +257,11 @@ def test_every_row_of_the_map_names_a_section_or_says_why_not():
     assert counts in text, counts
 
 
-def test_every_lesson_s_last_words_point_both_ways():
-    for before, after in zip(LESSONS, LESSONS[1:], strict=False):
-        for path, other in ((before, after), (after, before)):
-            links = re.findall(r"\]\(([^)\s]+)\)", read(path).cells[-1].source)
-            assert other in [(path.parent / link).resolve() for link in links], f"{path.name} to {other.name}"
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_s_links_to_its_neighbors_and_its_badges_are_made(path):
+    first, *_, last = read(path).cells
+    assert with_badges(first.source, path.relative_to(NOTEBOOKS).as_posix()) == first.source, "run notebooks/make.py"
+    assert with_neighbors(last.source, path) == last.source, "run notebooks/make.py"
 
 
 def test_notebooks_stay_small():

@@ -27,7 +27,7 @@ def play_on(
     Every environment takes this many steps a batch; those that only reset it are left out. policy maps observations
     (environments, features) to a distribution over as many actions. A batch is its paths, whole episodes or pieces
     of them, as Episodes; and for every environment, (environments,), the return of its first episode that ended in
-    this batch, else of its latest before, else 0. seed decides the starts, torch.manual_seed the actions.
+    this batch, else of its latest before, else nan. seed decides the starts, torch.manual_seed the actions.
 
     Raises ValueError where env is no vector environment with flat observations, or does not use the step after an end
     to reset, as Gymnasium's NEXT_STEP does; for steps below 1 and a seed below 0; and, while it plays, where policy
@@ -39,7 +39,7 @@ def play_on(
 
 def _play_on(env, policy, steps, seed):
     observation = env.reset(seed=seed)[0].astype(np.float32)
-    resetting, running, returns = np.zeros(env.num_envs, bool), np.zeros(env.num_envs), np.zeros(env.num_envs)
+    resetting, running, returns = np.zeros(env.num_envs, bool), np.zeros(env.num_envs), np.full(env.num_envs, np.nan)
     while True:
         record, reported = [], np.zeros(env.num_envs, bool)
         with torch.no_grad(), without_validation():
@@ -71,7 +71,7 @@ class Settings(NamedTuple):
     gamma: float = 0.99
     lam: float = 0.97
     learning_rate: float = 2e-2  # of both models
-    value_steps: int = 5  # gradient steps of the value model, per epoch
+    value_steps: int = 20  # gradient steps of the value model, per epoch
     value_unit: float = 30.0  # in which the value model counts
     normalize: bool = True  # advantages: minus their mean, over their standard deviation
     bootstrap: bool = True  # where a path was cut, its last value stands for what was to come
@@ -82,7 +82,7 @@ WHOLE = Settings()
 
 
 def discount_cumsum(values: np.ndarray, discount: float) -> np.ndarray:
-    """Return for every step the sum of the values from it on, discounted; both have shape (steps,).
+    """Return for every step the discounted sum of the values from it on; both are (steps,).
 
     A value that is k steps away counts discount ** k times.
 
@@ -167,7 +167,8 @@ def train_vpg(
 ) -> list[float]:
     """Train model and value_model in place; return the mean return of every epoch.
 
-    Each is moved by an Adam optimizer of its own, with settings.learning_rate.
+    Each is moved by an Adam optimizer of its own, with settings.learning_rate. The mean is over
+    the environments of which an episode has ended so far; nan where there is none.
 
     Raises ValueError for settings out of range, a value model that does not give one value per observation, a loss
     that is nan, and for what play_on refuses.
@@ -185,7 +186,7 @@ def train_vpg(
         for _ in range(settings.value_steps):  # line 8
             values = value_model(torch.as_tensor(episodes.observations))[:, 0]
             descend(value_optimizer, ((values - targets) ** 2).mean())
-        mean_returns.append(float(returns.mean()))
+        mean_returns.append(torch.as_tensor(returns).nanmean().item())
     return mean_returns
 
 

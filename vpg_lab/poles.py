@@ -135,6 +135,13 @@ def _stack_plain_models(models):
 
 def _stack_any_models(models):
     """Do the same for models of another build than create_model's, all alike, with PyTorch; slower."""
+    if len(models) == 1:  # nothing to stack, which takes most of the time
+
+        def logit_difference_of_one(observations):
+            with torch.no_grad():
+                return models[0](torch.from_numpy(observations)).diff()[..., 0].numpy()
+
+        return logit_difference_of_one
     parameters, buffers = torch.func.stack_module_state(models)
     skeleton = copy.deepcopy(models[0]).to("meta")
     ask = torch.vmap(lambda *state: torch.func.functional_call(skeleton, state[:2], state[2:]))

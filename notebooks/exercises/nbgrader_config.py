@@ -41,8 +41,8 @@ c.Judge.shutdown_kernel = "immediate"
 # A check fails by its verdict; a warning on stderr takes no points.
 c.IgnorePattern.enabled = True
 c.IgnorePattern.pattern = "."
-# Grading makes my_agent.py anew, from what passes.
-c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "my_agent*"]
+# Grading makes my_agent.py and my_vpg.py anew, from what passes.
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "my_agent*", "my_vpg*"]
 
 c.GenerateFeedback.preprocessors = ["vpg_grading.Feedback"]
 c.HTMLExporter.extra_template_basedirs = [

@@ -14,9 +14,8 @@ import numpy as np
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "notebooks")]
 
+from build.lessons import code_cells, has_tag, read  # noqa: E402
 from clinic import mean_interval  # noqa: E402
-from make import code_cells, has_tag, read  # noqa: E402
-from nbformat import NotebookNode  # noqa: E402
 
 LESSON = TESTS.parent / "notebooks/companion/09_continuous_actions.ipynb"
 SEEDS = range(8_000, 8_016)
@@ -24,7 +23,7 @@ SEEDS = range(8_000, 8_016)
 
 def open_lesson() -> dict:
     """Return what the lesson defines up to its two recipes, without its checks."""
-    cells: list[NotebookNode] = code_cells(read(LESSON))
+    cells = code_cells(read(LESSON))
     (last,) = [place for place, cell in enumerate(cells) if "def train(" in cell.source]
     namespace = {"__name__": "__main__"}
     for cell in cells[: last + 1]:

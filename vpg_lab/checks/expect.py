@@ -5,6 +5,7 @@ people get wrong is a function of the inputs, too: it returns, under a sentence 
 give. An answer that gives what a mistake gives, in every case, hears that sentence. Comparisons never broadcast.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -31,8 +32,9 @@ def mistakes(exercise: str) -> Callable:
 
 
 def make_mistake(mistakes: Callable, sentence: str) -> Callable:
-    """Return an answer that makes one mistake of a table."""
+    """Return an answer that makes one mistake of a table; its first line is the table's."""
 
+    @functools.wraps(mistakes)
     def answer(*inputs):
         gives = mistakes(*inputs)[sentence]
         return gives() if inspect.isfunction(gives) else gives
@@ -66,12 +68,13 @@ def expect_reference(
     what: str = "",
     hint: str = "",
     tolerance: float = 1e-6,
+    absolute: float = 1e-12,
 ):
     """Assert that an answer gives what the reference gives; if not, say in which case, and which mistake it is.
 
     ask(function, *inputs) returns the numbers to compare, of the answer, of the reference and of a mistake alike; what
     it asserts of the answer comes first. `what` names the numbers ("a gradient of "), `hint` is said where no mistake
-    is known. The tolerance is a share of the largest number that is expected.
+    is known. The tolerance is a share of the largest number that is expected, and `absolute` is added to it.
     """
     cases, gave, copies = [*cases], [], []
     for each in cases:
@@ -79,18 +82,18 @@ def expect_reference(
         copies.append(to_numbers(gave[-1]).copy())
     for each, got in zip(cases, copies, strict=True):
         right = ask(reference, *each.inputs)
-        if not agree(got, right, tolerance):
+        if not agree(got, right, tolerance, absolute):
             known = {sentence: make_mistake(mistakes, sentence) for sentence in sentences_of(mistakes, ask, cases[0])}
-            mistake = name_mistake(known, lambda wrong: _gives(wrong, cases, copies, ask, tolerance))
+            mistake = name_mistake(known, lambda wrong: _gives(wrong, cases, copies, ask, tolerance, absolute))
             raise AssertionError(f"{each.said} {say_difference(got, right, what)}{mistake or ': ' * bool(hint) + hint}")
     pairs = zip(gave, copies, strict=True)
     changed = any(not np.array_equal(to_numbers(got), kept, equal_nan=True) for got, kept in pairs)
     assert not changed, "what it gave changed when it was asked again: make something new in every call"
 
 
-def _gives(wrong, cases, gave, ask, tolerance):
+def _gives(wrong, cases, gave, ask, *tolerances):
     pairs = zip(cases, gave, strict=True)
-    return all(agree(ask(wrong, *case.inputs), got, tolerance) for case, got in pairs)
+    return all(agree(ask(wrong, *case.inputs), got, *tolerances) for case, got in pairs)
 
 
 def name_mistake(known: Mapping[str, object], is_it: Callable[[object], bool]) -> str:
@@ -123,10 +126,10 @@ def to_numbers(value: object) -> np.ndarray:
         raise AssertionError(f"expected numbers, got {type(value).__name__}") from None
 
 
-def agree(got: object, expected: object, tolerance: float) -> bool:
-    """Tell whether shapes and numbers are the same, within a share of the largest number expected."""
+def agree(got: object, expected: object, tolerance: float, absolute: float = 1e-12) -> bool:
+    """Tell whether shapes and numbers are the same, within a share of the largest number expected and a bit."""
     got, expected = to_numbers(got), to_numbers(expected)
-    bound = tolerance * np.abs(np.nan_to_num(expected)).max(initial=0) + 1e-12
+    bound = tolerance * np.abs(expected[np.isfinite(expected)]).max(initial=0) + absolute
     return got.shape == expected.shape and np.allclose(got, expected, rtol=0, atol=bound, equal_nan=True)
 
 

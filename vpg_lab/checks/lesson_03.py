@@ -1,221 +1,170 @@
 """Lesson 3: actions, their log-probabilities, and an episode."""
 
-import math
-
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Categorical
 
-import vpg_helpers
-from vpg_lab.checks.expect import (
-    expect_samples,
-    expect_shape,
-    expect_type,
-    expect_value,
-    is_close,
-    log_probabilities_of,
-    redraw,
-)
+from vpg_lab.checks import expect
+from vpg_lab.checks.expect import case, expect_reference, expect_samples, expect_shape, expect_type, mistakes, redraw
 from vpg_lab.checks.verdicts import claim
 from vpg_lab.checks.worlds import Script, columns, expect_seen, watch_questions
 
 
+@mistakes("gradient_of_log_probability")
+def gradients_gone_wrong(p, action):
+    taken = torch.eye(len(p))[action]
+    return {
+        "the signs are turned round": p - taken,
+        "the other actions' logits change the sum, too": taken * (1 - p),
+        "the first term, the logit of the action taken, is missing": -p,
+        "only the logit of the action taken has a 1 in front": 1 - p,
+        "the second term, the logarithm of the sum, is missing": taken,
+        "the probability is subtracted from the 1 of the action taken, too": taken - p * (1 - taken),
+        "that is the derivative by the probability; take it by the logits": taken / p,
+        "that is the gradient of the probability; take that of its logarithm": p[action] * (taken - p),
+        "each other logit has its own action's probability": (1 - p[action]) * (2 * taken - 1),
+    }
+
+
 @claim("gradient_of_log_probability")
-def _(gradient_of_log_probability):
-    got = gradient_of_log_probability(torch.tensor([0.25, 0.75]), 1)
-    expect_type(got, Tensor, "a tensor")
-    expect_shape(got, (2,), "expected one derivative per logit, got {}")
-    expect_value(
-        [round(float(derivative), 2) for derivative in got],
-        [-0.25, 0.25],
-        "expected [-0.25, 0.25]",
-        {
-            (0.25, -0.25): "the signs are swapped",
-            (0.0, 0.25): "the other action's logit changes the sum, too",
-            (-0.25, -0.75): "the first term, the logit of the action taken, is missing",
-            (0.75, 0.25): "only the logit of the action taken has a 1 in front",
-            (0.0, 1.0): "the second term, the logarithm of the sum, is missing",
-            (0.0, 1.33): "that is the derivative by the probability; take it by the logits",
-        },
-    )
-    answers = []
-    for actions in (5, 2, 12):
-        logits = (3 * torch.randn(actions)).requires_grad_()
-        log_probability = torch.log_softmax(logits, dim=-1)
-        for action in range(actions):
-            (expected,) = torch.autograd.grad(log_probability[action], logits, retain_graph=True)
-            answers.append((gradient_of_log_probability(log_probability.exp().detach(), action), expected, action))
-    # Compared at the end: an answer must not change when another one is given.
-    for got, expected, action in answers:
-        expect_shape(got, tuple(expected.shape), f"{len(expected)} actions should have as many derivatives, got {{}}")
-        assert is_close(got, expected, absolute=1e-5), (
-            f"action {action} of {'five' if len(expected) == 5 else len(expected)}: autograd has "
-            f"{expected.tolist()}, got {got.tolist()}"
-        )
+def gradient_is_autograd_s(gradient_of_log_probability):
+    def by_autograd(p, action):
+        return torch.func.grad(lambda logits: logits.log_softmax(dim=-1)[action])(p.log())
+
+    expect_type(gradient_of_log_probability(torch.tensor([0.25, 0.75]), 1), Tensor, "a tensor")
+    cases = [case("for probabilities 0.25 and 0.75, action 1,", torch.tensor([0.25, 0.75]), 1)]
+    for sides, action in [(5, 0), (5, 3), (2, 0), (12, 7), (12, 11)]:
+        cases.append(case(f"for {sides} actions, action {action},", (3.0 * torch.randperm(sides)).softmax(-1), action))
+    expect_reference(gradient_of_log_probability, by_autograd, gradients_gone_wrong, cases, tolerance=1e-5)
+
+
+def ask_for_action(function, policy):
+    """Return action and log-probability; the action, once it is of the right kind, is noted in the policy as well."""
+    returned, shape = function(policy), tuple(policy.batch_shape)
+    expect.expect_pair(returned, "an action and its log-probability")
+    action, log_probability = returned
+    assert not isinstance(log_probability, np.ndarray), "the order is turned round: action first"
+    expect_type(action, np.ndarray, "the action as a NumPy array", ": .numpy() takes one action and a batch of them")
+    expect_shape(action, shape, f"policies of batch shape {shape} should give as many actions, got shape {{}}")
+    assert np.issubdtype(action.dtype, np.integer), f"env.step wants integers, got {action.dtype}"
+    low, high, sides = action.min(), action.max(), policy.logits.shape[-1]
+    assert low >= 0 and high < sides, f"{sides} actions are called 0 to {sides - 1}, got {low} to {high}"
+    policy.taken = torch.as_tensor(action)
+    return action, log_probability
 
 
 @claim("get_action", "samples")
-def _(get_action):
-    policy = Categorical(logits=torch.tensor([[0.0, math.log(3)]] * 10_000, requires_grad=True))
-    returned = get_action(policy)
-    pair = isinstance(returned, (tuple, list)) and len(returned) == 2
-    assert pair, f"expected an action and its log-probability, got {type(returned).__name__}"
-    actions, log_probabilities = returned
-    assert not isinstance(log_probabilities, np.ndarray), "the order is turned round: action first"
-    expect_type(actions, np.ndarray, "the actions as a NumPy array")
-    expect_shape(actions, (10_000,), "10,000 policies gave actions of shape {}")
-    assert np.issubdtype(actions.dtype, np.integer), f"env.step wants integers, got {actions.dtype}"
-    # Five standard errors: a correct function fails this about once in two million tries.
-    frequency, error = actions.mean(), np.sqrt(0.75 * 0.25 / 10_000)
-    assert frequency < 1, "left never came up in 10,000 tries at 0.25: sample, do not take the best"
-    assert abs(frequency - 0.75) < 5 * error, (
-        f"right came up {frequency:.3f} of the time, expected 0.75: sample from the policy"
-    )
-    for first, second in [(actions[::2], actions[1::2]), (actions[1:-1:2], actions[2::2]), np.split(actions, 2)]:
-        assert abs(np.corrcoef(first, second)[0, 1]) * np.sqrt(len(first)) < 6, (
-            "within a batch actions depend on each other: every step rolls a die of its own"
-        )
-    assert not np.array_equal(actions, get_action(policy)[0]), (
-        "10,000 dice fell alike in two calls: roll them in every call, and seed nothing"
-    )
-    counts = [get_action(policy.expand((50,)))[0].sum() for policy in 200 * [Categorical(logits=policy.logits[0])]]
-    assert 0.4 < np.var(counts) / (50 * 0.75 * 0.25) < 1.8, (
-        f"right came up {min(counts)} to {max(counts)} times in batches of 50: every step rolls a die of its own"
-    )
-    rolled = []
+def actions_are_samples(get_action):
+    def sample(logits):
+        return ask_for_action(get_action, Categorical(logits=logits))[0]
+
+    sample(torch.zeros(2, requires_grad=True))
+    two = torch.tensor([[0.0, 1.0]] * 10_000, requires_grad=True)
+    assert sample(two).std() > 0, "10,000 dice fell alike: sample, do not take the best, and roll for every step"
+    for sides in (2, 4):  # with chances of their own, so that a few wrong rolls in a hundred show
+        logits = 3 * torch.randn(20_000, sides)
+        actions = sample(logits)
+        assert len({*actions.tolist()}) == sides, f"of {sides} actions some never come up: is 2 written in?"
+        expect_samples(actions, logits.log_softmax(dim=-1), {})
     with torch.random.fork_rng(devices=[]):
-        for seed in (7, 7):
-            torch.manual_seed(seed)
-            rolled.append(get_action(policy)[0])
-    assert np.array_equal(*rolled), "torch.manual_seed should decide the actions: roll torch's dice"
-    # Dice of many sides, each with chances of its own, so that a few wrong rolls in a hundred show.
-    dice = [
-        2 * torch.randn(20_000, 2),
-        3 * torch.randn(20_000, 4),
-        torch.randn(20_000, 9),
-        math.log(59) * torch.eye(60),
-    ]
-    for logits in dice:
-        policy = Categorical(logits=logits)
-        actions = get_action(policy)[0]
-        known, sides = len(np.unique(actions)), logits.shape[-1]
-        assert known == sides or len(actions) < 1_000, f"of {sides} actions only {known} ever come up: is 2 written in?"
-        expect_samples(actions, policy.logits, {})
-    # One by one: dice that are sure, and dice with many rare sides; a roll must not depend on the one before.
-    for logits in [8 * torch.randn(600, 4), math.log(59) * torch.eye(60)[:1].repeat(300, 1)]:
-        policy = Categorical(logits=logits)
-        actions = np.array([get_action(Categorical(logits=each))[0] for each in logits])
-        expect_samples(actions, policy.logits, {})
-        last = torch.nn.functional.one_hot(torch.as_tensor(actions).long(), logits.shape[-1]).roll(1, dims=0)
-        last[0] = 0
-        suspects = {
-            "an action makes itself likelier the next time: roll the die anew": torch.log_softmax(
-                policy.logits + last, dim=-1
-            ),
-            "an action makes itself less likely the next time: roll the die anew": torch.log_softmax(
-                policy.logits - last, dim=-1
-            ),
-        }
-        expect_samples(actions, policy.logits, suspects)
+        first, again, other = (torch.manual_seed(seed) and sample(two) for seed in (7, 7, 8))
+    assert not np.array_equal(first, other), "two calls gave the same actions: roll anew in each, seed nothing"
+    assert np.array_equal(first, again), "torch.manual_seed should decide the actions: roll torch's dice"
 
 
-class Unlikely(Categorical):
-    """A policy whose die always shows the least likely side."""
-
-    def sample(self, sample_shape=()):
-        return self.probs.argmin(dim=-1).expand(torch.Size(sample_shape) + self.batch_shape)
+@mistakes("get_action")
+def log_probabilities_gone_wrong(policy):
+    action = getattr(policy, "taken", policy.sample())  # the one that an answer took, where one was asked
+    right = policy.log_prob(action)
+    wrong = {
+        "that is a probability: take its logarithm": right.exp(),
+        "the sign is turned round: a log-probability is at most 0, and no loss yet": -right,
+        "that is the policy's entropy": policy.entropy(),
+        "each action has its own log-probability: no sum": right.sum(),
+        "each action has its own log-probability: no sum over a dimension": right.sum(dim=-1),
+        "it belongs to the likeliest action, not to the one returned with it": policy.logits.amax(dim=-1),
+    }
+    return {sentence: (action.numpy(), each) for sentence, each in wrong.items()}
 
 
 @claim("get_action", "returns each action's own log-probability")
-def _(get_action):
-    for shape in [(1_000,), ()]:
-        logits = torch.tensor([0.0, math.log(3)]).expand(*shape, 2).clone().requires_grad_()
-        actions, log_probabilities = get_action(Categorical(logits=logits))
-        expect_shape(actions, shape, f"a policy of shape {shape}: actions {{}}")
-        expect_type(log_probabilities, Tensor, "the log-probability as a tensor")
-        expect_shape(log_probabilities, shape, f"expected log-probabilities of shape {shape}, got {{}}")
-        expected = torch.where(torch.as_tensor(actions) == 1, 0.75, 0.25)
-        assert not is_close(log_probabilities, expected, absolute=1e-4), "got probabilities: take their logarithm"
-        assert is_close(log_probabilities, expected.log(), absolute=1e-4), (
-            "a log-probability belongs to another action than the one returned with it"
-        )
-        assert log_probabilities.requires_grad, (
-            "the log-probability lost its gradient: no detach, no_grad, .item() or NumPy"
-        )
-    for shape, sides in [((), 3), ((1,), 2), ((7, 5), 4), ((1, 1), 6), ((40,), 12)]:
-        for kind, spread in [(Categorical, 2), (Unlikely, 20)]:
-            logits = (spread * torch.randn(*shape, sides)).requires_grad_()
-            actions, log_probabilities = get_action(kind(logits=logits))
-            expect_type(actions, np.ndarray, "the actions as a NumPy array, of shape () for one")
-            expect_shape(actions, shape, f"policies of shape {shape}: actions {{}}")
-            expect_shape(log_probabilities, shape, f"policies of shape {shape}: log-probabilities {{}}")
-            taken = torch.as_tensor(actions).long().unsqueeze(-1)
-            expected = torch.log_softmax(logits, dim=-1).gather(-1, taken).squeeze(-1)
-            assert is_close(log_probabilities, expected, absolute=1e-4), (
-                f"log-probability {log_probabilities.flatten()[0]:.3f} for an action with {expected.flatten()[0]:.3f}"
-            )
-            gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (log_probabilities, expected)]
-            assert is_close(*gradients, absolute=1e-4), (
-                "the log-probability has another gradient than the policy's log_prob: hand it on as it is"
-            )
+def log_probability_is_the_action_s_own(get_action):
+    def ask(function, policy):
+        log_probability = ask_for_action(function, policy)[1]
+        expect_type(log_probability, Tensor, "the log-probability as a tensor")
+        return log_probability
+
+    def right(policy):
+        return policy.taken.numpy(), policy.log_prob(policy.taken)
+
+    # Neither sure nor very rare: the logarithm of a probability near 1 is small, and its error is not.
+    leaves = [(4 * torch.rand(shape)).requires_grad_() for shape in [(2,), (2_000, 200), (1, 2), (7, 5, 4), (1, 1, 3)]]
+    cases = [case(f"for policies of batch shape {tuple(each.shape[:-1])}", Categorical(logits=each)) for each in leaves]
+    what, hint = "log-probabilities of ", "hand over the policy's log_prob of the very action that is returned with it"
+    expect_reference(get_action, right, log_probabilities_gone_wrong, cases, ask, what, hint, 1e-4)
+    lost = "the log-probability lost its gradient: no detach, no_grad, .item(), NumPy or torch.tensor() on the way"
+    for leaf in leaves:
+        total = ask(get_action, Categorical(logits=leaf)).sum()
+        assert total.requires_grad and torch.autograd.grad(total, leaf, allow_unused=True)[0] is not None, lost
+
+
+def last_episode(script, model):
+    """Return observations, actions and rewards of a script's episode; play it first where none was played."""
+    if not script.episodes:
+        observation, _ = script.reset()
+        while not script.ended:
+            observation = script.step(Categorical(logits=model(torch.as_tensor(observation))).sample())[0]
+    seen, later, actions, rewards, _ = columns(script)
+    return np.array([*seen, later[-1]]), actions, rewards
+
+
+@mistakes("play_episode")
+def episodes_gone_wrong(script, model):
+    seen, done, earned = last_episode(script, model)
+    return {
+        "the observation in which it ended is missing": (seen[:-1], done, earned),
+        "the first observation is missing": (seen[1:], done, earned),
+        "actions come before rewards": (seen, earned, done),
+        "each reward alone, not the sum up to it": (seen, done, earned.cumsum()),
+        "a reward of 1 is CartPole's: hand on what env.step gives": (seen, done, np.ones(len(earned))),
+        "the rewards as they come: no discount": (seen, done, earned * 0.99 ** np.arange(len(earned))),
+    }
 
 
 @claim("play_episode", "plays one whole episode by the policy")
-def _(play_episode):
-    model = vpg_helpers.create_model(3, 4)
-    for end in Script.ENDS:
-        script = Script(3, 4, ends=[end])
+def episode_is_played_once_by_the_policy(play_episode):
+    script, model = Script(3, 4, random=True), redraw(nn.Linear(3, 4), 0.5)
+    asked = watch_questions(model)
+    for number in range(24):  # one of them is longer than a limit that is written in
+        script.ends, script.given_length = [Script.ENDS[number % 3]], 201 * (number == 12)
         play_episode(script, model)
-        lengths = [len(episode) for episode in script.begun]
-        assert lengths == [script.length], (
-            f"an episode of {script.length} steps, ended by {end}: it began {len(lengths)} times and played {lengths} "
-            "steps; reset once, and play until it is over"
-        )
-    script = Script(3, 4, random=True)
-    asked = watch_questions(redraw(model, 0.5))
-    for _ in range(40):
-        play_episode(script, model)
+        assert len(script.begun) == number + 1, "it begins more than one episode: reset once, before the first step"
+        assert script.ended, "it stops before the episode is over: play on until it is terminated or truncated"
     expect_seen(asked, script)
     observations, _, actions, _, lengths = columns(script)
     starts = np.repeat(lengths.cumsum() - lengths, lengths)
+    before = np.maximum(np.arange(len(actions)) - 1, starts)
+    policy = expect.log_probabilities_of(model, observations)
     suspects = {
-        "every step is played as the first one; ask with the observation of the moment": log_probabilities_of(
-            model, observations[starts]
-        )
+        "every step is played as the first one; ask with the observation of the moment": policy[starts],
+        "each step is played by the observation before; ask with that of the moment": policy[before],
     }
-    expect_samples(actions, log_probabilities_of(model, observations), suspects)
+    expect_samples(actions, policy, suspects)
 
 
 @claim("play_episode", "returns what was seen, done and earned")
-def _(play_episode):
-    played = []
-    for features, sides in [(4, 2), (3, 5), (1, 2), (6, 3)]:
-        script, model = Script(features, sides, random=True), redraw(vpg_helpers.create_model(features, sides))
-        for _ in range(3):
-            script.begun = []
-            played.append((play_episode(script, model), script.episodes[0], features))
-    # Compared at the end: what was handed over must not change when another episode is played.
-    for returned, episode, features in played:
+def record_is_what_was_seen_done_and_earned(play_episode):
+    def ask(function, part, *inputs):
+        returned = function(*inputs)
         three = isinstance(returned, (tuple, list)) and len(returned) == 3
         assert three, f"expected observations, actions and rewards, got {type(returned).__name__}"
-        observations, actions, rewards = returned
-        seen, later, done, earned = map(np.array, zip(*episode, strict=True))
-        steps = len(episode)
-        expect_type(observations, np.ndarray, "the observations as one array", ": np.stack joins them")
-        known = {
-            (steps, features): "; the one in which it ended, or the first one, is missing",
-            (steps + 2, features): "; one is there twice",
-        }
-        got = observations.shape
-        assert got == (steps + 1, features), (
-            f"{steps} steps: expected observations of shape {(steps + 1, features)}, got {got}{known.get(got, '')}"
-        )
-        assert np.array_equal(observations, [*seen, later[-1]]), (
-            "expected the first observation, and then the one after every step, in this order"
-        )
-        for name, values, expected in [("actions", actions, done), ("rewards", rewards, earned)]:
-            expect_shape(values, (steps,), f"{steps} steps: expected as many {name}, got shape {{}}")
-            assert is_close(np.asarray(values, dtype=float), expected), (
-                f"expected the {name} {expected.tolist()}, got {list(values)}: one for every step, as they came"
-            )
+        expect_type(returned[0], np.ndarray, "the observations as one array", ": np.stack joins them")
+        return returned[part]
+
+    for part, name in enumerate(["observations of ", "actions of ", "rewards of "]):
+        cases = []
+        for features, sides, steps in [(4, 2, 3), (3, 5, 1), (1, 2, 7), (6, 3, 4)]:
+            script, model = Script(features, sides, True, length=steps), redraw(nn.Linear(features, sides))
+            cases.append(case(f"for an episode of {steps} steps", part, script, model))
+        expect_reference(play_episode, last_episode, episodes_gone_wrong, cases, ask, name)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from vpg_lab import companion
-from vpg_lab.checks.expect import expect_type, flatten, redraw
+from vpg_lab.checks.expect import flatten, redraw
 
 
 def echo_model():
@@ -65,7 +65,9 @@ class Script(gym.Env):
         return self._look(), {}
 
     def step(self, action):
-        assert not self.ended, f"the loop plays on after {self.ended} was True; it ends an episode"
+        assert self.begun, "it takes a step before it has reset the environment"
+        assert self.ended != "terminated", "the loop plays on after terminated was True; it ends an episode"
+        assert not self.ended, "the loop plays on after truncated was True; it ends an episode"
         low = -4 if self.random else 1
         assert int(action) == action, f"the environment got action {action}: hand it on as get_action gives it"
         episode, reward, seen = self.begun[-1], self.scale * np.random.uniform(low, 5), self.observation
@@ -101,15 +103,29 @@ def expect_seen(asked, script):
     )
 
 
+class Track(NamedTuple):
+    """A CartPole to train in: how far pole and cart may go, and how much less a step earns with every episode."""
+
+    limit: float | None = None  # CartPole's own
+    fading: float = 0.0
+
+
+CARTPOLE, STEEP = Track(), Track(limit=0)  # steep: the pole has fallen after one step
+FADING = Track(limit=np.inf, fading=0.0041234)  # the first epoch is the best, and only the clock ends an episode
+
+
+class TooManyEpisodes(Exception):  # noqa: N818
+    """A training plays on and on; what goes on to train is not worth waiting for."""
+
+
 class GradientStep(NamedTuple):
-    """One step of an optimizer: gradients, parameters before and after, how many episodes had been played.
+    """A step of an optimizer: its settings, the parameters after it, how many episodes had been played.
 
     Besides, the seed that torch had, and what its dice had come to.
     """
 
     optimizer: torch.optim.Optimizer
-    gradients: list[Tensor]
-    before: Tensor
+    settings: dict
     after: Tensor
     episodes_before: int
     seed: int
@@ -119,8 +135,8 @@ class GradientStep(NamedTuple):
 class Training(NamedTuple):
     """What was seen of one training; rewards has a list per episode, starts their first observations."""
 
-    model: nn.Module
-    mean_returns: list[float]
+    returned: object
+    printed: str
     starts: list[tuple[float, ...]]
     rewards: list[list[float]]
     gradient_steps: list[GradientStep]
@@ -132,20 +148,18 @@ class Training(NamedTuple):
         return [returns[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-def watch_training(train: Callable, world: str = "CartPole", **settings) -> Training:
-    """Train and watch: every episode of CartPole, every step of an optimizer.
+def watch_training(train: Callable, track: Track, most: int, **settings) -> Training:
+    """Train and watch every episode of CartPole, and every step of an optimizer.
 
-    In the world "steep" the pole has fallen after one step. In the world "endless" no pole falls, so only the clock
-    ends an episode. In the world "fading", besides, a step of each episode earns less than a step of the one before,
-    so that the first epoch is the best.
+    Raises TooManyEpisodes, with the number of steps so far, behind `most` episodes.
     """
-    starts, rewards, gradient_steps, before, begun, printed = [], [], [], [], [], io.StringIO()
+    starts, rewards, gradient_steps, begun, printed = [], [], [], [], io.StringIO()
     reset, step = CartPoleEnv.reset, CartPoleEnv.step
 
     def watched_reset(env, *, seed=None, options=None):
         observation, info = reset(env, seed=seed, options=options)
-        if world != "CartPole":
-            env.theta_threshold_radians = env.x_threshold = 0 if world == "steep" else np.inf
+        if track.limit is not None:
+            env.theta_threshold_radians = env.x_threshold = track.limit
         begun[:] = [tuple(observation.tolist())]
         return observation, info
 
@@ -153,49 +167,32 @@ def watch_training(train: Callable, world: str = "CartPole", **settings) -> Trai
         if begun:  # an episode counts once something is played in it
             starts.append(begun.pop())
             rewards.append([])
-            epochs, budget = settings["epochs"], settings["max_timesteps"]
-            assert len(rewards) <= 2 * epochs * budget, (
-                f"more than {2 * epochs * budget} episodes for {epochs} epochs and a budget of {budget} steps: hand "
-                "max_timesteps on"
-            )
+            if len(rewards) > most:
+                raise TooManyEpisodes(len(gradient_steps))
         observation, reward, *rest = step(env, action)
-        reward *= 1 - 0.0041234 * (len(rewards) - 1) if world == "fading" else 1
-        rewards[-1].append(reward)
-        return observation, reward, *rest
-
-    def parameters_of(optimizer):
-        return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-    def before_step(optimizer, *_):
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters_of(optimizer)]
-        before[:] = [gradients, flatten(parameters_of(optimizer))]
+        rewards[-1].append(reward * (1 - track.fading * (len(rewards) - 1)))
+        return observation, rewards[-1][-1], *rest
 
     def after_step(optimizer, *_):
-        dice = torch.initial_seed(), torch.get_rng_state().numpy().tobytes()
-        gradient_steps.append(GradientStep(optimizer, *before, flatten(parameters_of(optimizer)), len(rewards), *dice))
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        dice, settings = torch.get_rng_state().numpy().tobytes(), dict(optimizer.param_groups[0])
+        step = GradientStep(optimizer, settings, flatten(held), len(rewards), torch.initial_seed(), dice)
+        gradient_steps.append(step)
 
-    hooks = [register_optimizer_step_pre_hook(before_step), register_optimizer_step_post_hook(after_step)]
-    try:
-        with (
-            patch.object(CartPoleEnv, "reset", watched_reset),
-            patch.object(CartPoleEnv, "step", watched_step),
-            contextlib.redirect_stdout(printed),
-        ):
-            trained = train(**settings)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    pair = isinstance(trained, (tuple, list)) and len(trained) == 2
-    assert pair, f"expected the model and the mean returns, got {type(trained).__name__}"
-    expect_type(trained[0], nn.Module, "the model first")
-    assert not printed.getvalue(), f"it prints {printed.getvalue()[:40]!r}: watching is the watcher's work"
-    return Training(*trained, starts, rewards, gradient_steps)
+    with contextlib.ExitStack() as watch:
+        watch.callback(register_optimizer_step_post_hook(after_step).remove)
+        watch.enter_context(patch.object(CartPoleEnv, "reset", watched_reset))
+        watch.enter_context(patch.object(CartPoleEnv, "step", watched_step))
+        watch.enter_context(contextlib.redirect_stdout(printed))
+        returned = train(**settings)
+    return Training(returned, printed.getvalue(), starts, rewards, gradient_steps)
 
 
 class VectorScript(gym.vector.VectorEnv):
     """Worlds without physics, side by side: everything is random, and what happened is written down in steps.
 
-    A step is (observations, actions, rewards, playing, terminated, truncated, observations after), each per world.
+    A step is (observations, actions, rewards, playing, terminated, truncated, observations after), each per world. In
+    the first world no episode ends within the first 11 steps, the first batch of watch_vpg.
     """
 
     metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
@@ -218,6 +215,7 @@ class VectorScript(gym.vector.VectorEnv):
         before, playing = self.seen, ~self.resetting
         rewards = playing * np.random.uniform(-1, 5, self.num_envs)
         ended, falls = playing & (np.random.random(self.num_envs) < 0.2), np.random.random(self.num_envs) < 0.5
+        ended[0] &= len(self.steps) >= 11
         self.resetting = ended
         record = before, np.array(actions), rewards, playing, ended & falls, ended & ~falls, self._look()
         self.steps.append(record)
@@ -236,15 +234,17 @@ class VectorScript(gym.vector.VectorEnv):
                     path = []
         return found
 
-    def mean_return(self, begin, end, latest):
-        """Return the mean over worlds of the first return that ended between; latest, (worlds,), is brought forward."""
-        reported, running = np.zeros(self.num_envs, bool), np.zeros(self.num_envs)
-        for number in range(end):
-            _, _, rewards, playing, terminated, truncated, _ = self.steps[number]
+    def returns_by_batch(self, steps):
+        """Return (batches, worlds): the first return that ended in a batch, else the latest before, else nan."""
+        latest, running, returns = np.full(self.num_envs, np.nan), np.zeros(self.num_envs), []
+        for number, (_, _, rewards, playing, terminated, truncated, _) in enumerate(self.steps):
+            if number % steps == 0:
+                returns.append(latest)
+                reported = np.zeros(self.num_envs, bool)
             running = playing * (running + rewards)
-            first = (terminated | truncated) & ~reported & (number >= begin)
-            latest[first], reported = running[first], reported | first
-        return latest.mean()
+            first, reported = (terminated | truncated) & ~reported, reported | terminated | truncated
+            latest = returns[-1] = np.where(first, running, latest)
+        return np.array(returns)
 
 
 class Move(NamedTuple):
@@ -277,8 +277,8 @@ def watch_vpg(
         owners = {model: "model", value_model: "value_model"}
         names = [name for each, name in owners.items() if {*map(id, each.parameters())} & {*map(id, held)}]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in held]
-        copies = copy.deepcopy(model), copy.deepcopy(value_model)
-        moves.append(Move(" and ".join(names), flatten(gradients), len(world.steps), *copies, optimizer))
+        name, copies = " and ".join(names), (copy.deepcopy(model), copy.deepcopy(value_model))
+        moves.append(Move(name, flatten(gradients), len(world.steps), *copies, optimizer))
 
     hook = register_optimizer_step_pre_hook(before_step)
     try:

@@ -8,7 +8,10 @@ from math_core import LatexToMathML
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
-from standalone import BADGE_LINE, ROOT, address, mend_links
+from nbformat.v4 import new_markdown_cell, new_notebook
+
+from build.lessons import LESSONS, NOTEBOOKS, ROOT, name_of, read
+from build.links import BADGE_LINE, address, mend_links
 
 DRAW = LatexToMathML().convert_with_local_state
 TEMPLATES = Path(__file__).parent  # the page's own is in the folder page/
@@ -78,3 +81,15 @@ def make_site(notebooks: dict[str, NotebookNode], folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, encoding="utf-8")
     (folder / "style.css").write_bytes((TEMPLATES / "page" / "style.css").read_bytes())
+
+
+def write_site(folder: Path) -> None:
+    """Write the beginning of the README, all lessons and the companion's map as pages."""
+    begin = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Start")[0]
+    companion = NOTEBOOKS / "companion" / "README.md"
+    texts = {
+        "README.md": begin.replace("](notebooks/", "]("),
+        name_of(companion): companion.read_text(encoding="utf-8"),
+    }
+    maps = {name: new_notebook(cells=[new_markdown_cell(text)]) for name, text in texts.items()}
+    make_site(maps | {name_of(path): read(path) for path in LESSONS}, folder)

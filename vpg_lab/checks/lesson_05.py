@@ -237,7 +237,7 @@ def epochs_gone_wrong(start, script):
     return moves
 
 
-def learn(train_one_epoch, script, model, optimizer, budget, earlier=0.0):
+def expect_move(train_one_epoch, script, model, optimizer, budget, earlier=0.0):
     """Assert that an epoch takes the right gradient step; return it, in learning rates. earlier is the one before."""
     gradients, start, rate = [], copy.deepcopy(model), optimizer.param_groups[0]["lr"]
     hook = optimizer.register_step_pre_hook(lambda *_: gradients.append([each.grad for each in model.parameters()]))
@@ -269,7 +269,7 @@ def epoch_weighs_each_step_with_its_return(train_one_epoch):
     worlds += [(Script(5, 40, True, 2_000.0), 2_000.0, 60), (Script(3, 4, True, length=501), 1.0, 1)]
     for script, scale, budget in worlds:
         model = random_model(script.observation_space.shape[0], script.action_space.n)
-        learn(train_one_epoch, script, model, torch.optim.SGD(model.parameters(), lr=0.1 / scale), budget)
+        expect_move(train_one_epoch, script, model, torch.optim.SGD(model.parameters(), lr=0.1 / scale), budget)
 
 
 @claim("train_one_epoch", "takes one fresh gradient step an epoch")
@@ -277,7 +277,7 @@ def epoch_takes_one_fresh_gradient_step(train_one_epoch):
     script, model, earlier = Script(), random_model(4, 2), 0.0
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for _ in range(3):
-        earlier = learn(train_one_epoch, script, model, optimizer, 40, earlier)
+        earlier = expect_move(train_one_epoch, script, model, optimizer, 40, earlier)
 
 
 def watch(train, track, **settings):

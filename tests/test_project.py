@@ -139,6 +139,7 @@ ARROWS = {
     "vpg_lab.small_world": {"vpg_lab.refusals"},
     "vpg_lab.intervals": {"vpg_lab.refusals"},
     "vpg_lab.companion": {"vpg_helpers", "vpg_lab.refusals"},
+    "vpg_lab.clinic": {"vpg_helpers"},
     "vpg_lab.pictures": set(),
     "vpg_lab.widgets": {"vpg_lab.pictures"},
     "vpg_lab.checks.expect": set(),

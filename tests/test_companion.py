@@ -55,10 +55,8 @@ def test_batches_are_the_paths_that_were_played_and_go_on_where_the_last_one_end
 
 def test_returns_are_of_each_world_s_first_episode_to_end_or_of_its_latest_before():
     world, batches = play_script(batches=6)
-    latest = np.full(world.num_envs, np.nan)
-    for number, (_, returns) in enumerate(batches):
-        world.mean_return(9 * number, 9 * number + 9, latest)
-        assert np.allclose(returns, latest, equal_nan=True)
+    for (_, returns), expected in zip(batches, world.returns_by_batch(9), strict=True):
+        assert np.allclose(returns, expected, equal_nan=True)
 
 
 def test_mean_returns_are_of_what_has_ended_and_nan_before_without_a_warning():
@@ -71,8 +69,7 @@ def test_mean_returns_are_of_what_has_ended_and_nan_before_without_a_warning():
     world = worlds_.VectorScript(7)
     short = settings._replace(steps=2)
     returned = companion.train_vpg(world, make_network(2, 3), make_network(1, 3), short)
-    latest = np.full(7, np.nan)
-    expected = [world.mean_return(2 * epoch, 2 * epoch + 2, latest) for epoch in range(3)]
+    expected = torch.as_tensor(world.returns_by_batch(2)).nanmean(dim=1)
     assert np.allclose(returned, expected, equal_nan=True)
 
 

@@ -70,6 +70,8 @@ def probabilities_gone_wrong(model, trajectory, dynamics=DYNAMICS):
         "the state comes first, then the action": start * swapped,
         "what happens step after step is multiplied, not added": start + (chosen * torch.tensor(chances)).sum(),
         "that is the logarithm; return the probability": right.log(),
+        "the start has its chance once": right * start ** (len(trajectory) - 1),
+        "the first step is all there is; return behind the loop": start * chances[0] * chosen[0],
     }
 
 
@@ -84,7 +86,7 @@ def trajectory_has_its_probability_and_gradient(trajectory_probability, trajecto
     by_hand, known = torch.tensor([[0.0, 0.0], [np.log(3), 0.0]], dtype=torch.float64), probabilities_gone_wrong
     said = "where a push has 0.75 upright and 0.5 leaning, [(0, 1, 1), (1, 0, 2)] has 0.8 · 0.75 · 0.6 · 0.5 · 0.6:"
     cases = [case(said, model_of(by_hand), [(0, 1, 1), (1, 0, 2)])]
-    worlds = [(random_trajectory(steps), np.random.dirichlet(np.ones(3), (2, 2))) for steps in (1, 2, 3, 5, 8)]
+    worlds = [(random_trajectory(steps), np.random.dirichlet(np.full(3, 0.4), (2, 2))) for steps in (1, 1, 2, 2, 3, 5)]
     for trajectory, *world in [*zip(random.sample(trajectories, 8), strict=True), *worlds]:
         said = f"{trajectory[:4]}, {len(trajectory)} steps, another model{', other dynamics' * len(world)}:"
         cases.append(case(said, model_of(4 * torch.rand(2, 2).double() - 2), trajectory, *world))
@@ -105,6 +107,8 @@ def sums_gone_wrong(trajectory):
     return {
         "those are probabilities; take their logarithms": chosen.sum(),
         "that is the product of the probabilities; line 5 adds logarithms": chosen.prod(),
+        "the model's logits are not normalized; policy.logits are": weight.T[states, actions].sum(),
+        "take the logarithms first, then the sum": chosen.sum().log(),
         "that is the mean; line 5 has the sum over all steps": right / len(trajectory),
         "that is the last step's; line 5 has the sum over all steps": logs[states[-1], actions[-1]],
         "the sign is turned round; a probability below 1 has a negative logarithm": -right,
@@ -125,7 +129,7 @@ def sum_over_steps_has_its_value_and_gradient(sum_of_log_policy, model):
     cases = [case("for [(0, 1, 1), (1, 1, 2)]", [(0, 1, 1), (1, 1, 2)], TINY)]  # log 0.6225 + log 0.3775
     for trajectory in [[(0, 0, 2)], [(1, 0, 2)], *map(random_trajectory, (2, 3, 4, 10, 40))]:
         said = f"for {trajectory[:3]}{'...' * bool(trajectory[3:])} and other weights of the model"
-        cases.append(case(said, trajectory, 6 * torch.rand(2, 2) - 3))
+        cases.append(case(said, trajectory, 10 * torch.rand(2, 2) - 5))
     hint = "ask for the policy in every call, and use every step's own state and action"
     weight_of, lesson["model"], own = lambda *_: model.weight, model, model.weight.detach().clone()
     try:

@@ -111,7 +111,7 @@ def test_alone_a_notebook_has_all_that_it_names(alone):
     for name, notebook in alone.items():
         modules, lesson = modules_in(notebook), read(lessons[Path(name).name])
         source = "\n".join(cell.source for cell in code_cells(lesson) + code_cells(notebook))
-        rooms = ("pictures", "widgets", "small_world", "companion")
+        rooms = ("pictures", "widgets", "small_world", "companion", "clinic")
         named = [("vpg", "vpg_helpers.py"), *((room, f"vpg_lab/{room}.py") for room in rooms)]
         for prefix, module in named:
             for each in set(re.findall(rf"\b{prefix}\.(\w+)", source)):

@@ -14,13 +14,19 @@ NUMBER = len(LESSONS) + 1
 LAST, ZEROS = LESSONS[-1].name, f"{NUMBER}_zeros.ipynb"
 CHECKS = '''"""What the new lesson's exercise must do."""
 
-from vpg_lab.checks.expect import expect_value
+from vpg_lab.checks.expect import case, expect_reference, mistakes
 from vpg_lab.checks.verdicts import claim
+
+
+@mistakes("count_zeros")
+def counts_gone_wrong(numbers):
+    return {"those are the ones": numbers.count(1), "those are all of them": len(numbers)}
 
 
 @claim("count_zeros")
 def counts_zeros(count_zeros):
-    expect_value(count_zeros([0.0, 1.0]), 1, "the count of [0, 1]")
+    cases = [case("for 0, 1, 1, 0 and 2", [0.0, 1.0, 1.0, 0.0, 2.0, 0.0])]
+    expect_reference(count_zeros, lambda numbers: numbers.count(0), counts_gone_wrong, cases)
 '''
 FUNCTION = '''def count_zeros(numbers: list[float]) -> int:
     """Return how many of some numbers are 0."""

@@ -14,13 +14,10 @@ import symtable
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 from IPython import get_ipython
 
-import vpg_helpers
-from vpg_lab import companion
 from vpg_lab.checks.verdicts import CLAIMS, CheckFailed, add_references, check_as, passed, stand_ins, unseal
 
 HOME = Path.cwd()  # until a cell goes elsewhere: beside the notebook, which is where its kernel works
@@ -32,7 +29,7 @@ class Shelf(NamedTuple):
 
     file: Path
     names: tuple[str, ...]
-    module: ModuleType
+    module: str
     given: tuple[str, ...]  # what else of the module the functions may call
     header: str
     program: str  # at the end, once all functions are there
@@ -41,7 +38,7 @@ class Shelf(NamedTuple):
 AGENT = Shelf(
     Path("my_agent.py"),
     ("create_model", "get_policy", "get_action", "calculate_loss", "train_one_epoch", "train"),
-    vpg_helpers,
+    "vpg_helpers",
     (),
     '''"""My own agent: the exercise notebooks write each of the six functions here once it has passed its checks.
 
@@ -71,7 +68,7 @@ if __name__ == "__main__":
 VPG = Shelf(
     Path("my_vpg.py"),
     ("discount_cumsum", "gae", "finish_path", "train_vpg"),
-    companion,
+    "vpg_lab.companion",
     ("finish_paths", "descend", "play_on", "Settings", "WHOLE"),
     '''"""My own Vanilla Policy Gradient: lesson 8 writes each of its functions here once it has passed its checks.
 
@@ -341,8 +338,8 @@ def _definitions_of(source):
 
 def _load_module(shelf):
     """Return another copy of a shelf's module, whose functions can be replaced without anybody else noticing."""
-    name = f"{shelf.module.__name__.rpartition('.')[2]}_with_my_functions"
-    specification = importlib.util.spec_from_file_location(name, shelf.module.__file__)
+    name = f"{shelf.module.rpartition('.')[2]}_with_my_functions"
+    specification = importlib.util.spec_from_file_location(name, importlib.util.find_spec(shelf.module).origin)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     add_references(vars(module).values())

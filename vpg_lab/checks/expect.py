@@ -238,18 +238,3 @@ def mix(policy: Tensor, other: Tensor, share: float) -> Tensor:
     """Return the log-probabilities of a player who follows another policy for a share of the time."""
     policy, other = torch.log_softmax(policy, dim=-1), torch.log_softmax(other, dim=-1)
     return torch.logaddexp(policy + math.log(1 - share), other + math.log(share))
-
-
-# Until every lesson's file has its own table of mistakes:
-
-
-def expect_value(got: object, expected: object, said: str, known: dict | None = None):
-    """Assert a value exactly; known tells which mistake gives which value."""
-    mistake = (known or {}).get(tuple(got) if isinstance(got, list) else got)
-    assert got == expected, f"{said}, got {got}{f': {mistake}' if mistake else ''}"
-
-
-def expect_number(got: float, expected: float, said: str, known: dict[float, str], show: str = "", tolerance=1e-5):
-    """Assert a number within a tolerance; known tells which mistake gives which number, to four digits."""
-    mistakes = [f": {mistake}" for number, mistake in known.items() if abs(got - number) <= 5.01e-5]
-    assert abs(got - expected) < tolerance, f"{said}, got {got:{show}}{''.join(mistakes[:1])}"

@@ -186,9 +186,15 @@ def path_has_its_targets(finish_path):
     expect_path(finish_path, 1, "targets")
 
 
+SETTINGS = companion.Settings(
+    epochs=2, steps=11, gamma=0.8, lam=0.7, learning_rate=0.05, value_steps=3, value_unit=4.0, seed=5
+)
+
+
 @claim("train_vpg", "plays on and takes its gradient steps")
 def training_plays_on_and_takes_its_steps(train_vpg):
-    world, settings, moves, returned = watch_vpg(train_vpg, epochs=3)
+    settings = SETTINGS._replace(epochs=3)
+    world, moves, returned = watch_vpg(train_vpg, settings)
     resets, played, steps = len(world.seeds), len(world.steps), settings.steps
     assert resets == 1, f"the environment was reset {resets} times: make the batches once, they go on"
     assert world.seeds == [5], f"settings.seed is 5, the environment was given {world.seeds[0]}"
@@ -217,7 +223,7 @@ def training_plays_on_and_takes_its_steps(train_vpg):
         asked.append(len(observations))
         return vpg_helpers.get_policy(model, observations)
 
-    world, settings, *_ = watch_vpg(train_vpg, own_policy)
+    world, *_ = watch_vpg(train_vpg, SETTINGS, own_policy)
     played = asked.count(world.num_envs)
     assert asked, "the get_policy that it is given is not used"
     assert played >= settings.epochs * settings.steps, (
@@ -249,7 +255,8 @@ def watch_epochs(train_vpg, **changes):
 
     Behind them, the value model as it was before all of them.
     """
-    world, settings, moves, _ = watch_vpg(train_vpg, **changes)
+    settings = SETTINGS._replace(**changes)
+    world, moves, _ = watch_vpg(train_vpg, settings)
     for epoch in range(1, settings.epochs + 1):
         end = epoch * settings.steps
         steps, paths = [move for move in moves if move.steps == end], world.paths(end - settings.steps, end)

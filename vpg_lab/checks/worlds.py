@@ -15,7 +15,6 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from vpg_lab import companion
 from vpg_lab.checks.expect import flatten, redraw
 
 
@@ -258,19 +257,11 @@ class Move(NamedTuple):
     optimizer: torch.optim.Optimizer
 
 
-def watch_vpg(
-    train_vpg: Callable, *get_policy: Callable, **changes
-) -> tuple[VectorScript, companion.Settings, list[Move], object]:
-    """Train in a made-up world; return it, the settings, every optimizer's step and what train_vpg returned."""
+def watch_vpg(train_vpg: Callable, settings: tuple, *get_policy: Callable) -> tuple[VectorScript, list[Move], object]:
+    """Train in a made-up world; return it, every optimizer's step and what train_vpg returned."""
     worlds, (features, actions) = np.random.randint(5, 9), np.random.randint(2, 5, 2).tolist()
-    world, model, value_model = (
-        VectorScript(worlds, features, actions),
-        nn.Linear(features, actions),
-        nn.Linear(features, 1),
-    )
-    chosen = dict(epochs=2, steps=11, gamma=0.8, lam=0.7, learning_rate=0.05, value_steps=3, value_unit=4.0, seed=5)
-    settings, moves = companion.Settings(**chosen | changes), []
-    redraw(model), redraw(value_model)
+    world, moves = VectorScript(worlds, features, actions), []
+    model, value_model = redraw(nn.Linear(features, actions)), redraw(nn.Linear(features, 1))
 
     def before_step(optimizer, *_):
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -285,4 +276,4 @@ def watch_vpg(
         returned = train_vpg(world, model, value_model, settings, *get_policy)
     finally:
         hook.remove()
-    return world, settings, moves, returned
+    return world, moves, returned

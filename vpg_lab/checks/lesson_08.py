@@ -226,7 +226,7 @@ def training_plays_on_and_takes_its_steps(train_vpg):
     world, *_ = watch_vpg(train_vpg, SETTINGS, own_policy)
     played = asked.count(world.num_envs)
     assert asked, "the get_policy that it is given is not used"
-    assert played >= settings.epochs * settings.steps, (
+    assert played >= SETTINGS.epochs * SETTINGS.steps, (
         "it plays with another policy than the get_policy that it is given"
     )
     assert len(asked) > played, "its log-probabilities are of another policy than the get_policy that it is given"

@@ -91,7 +91,7 @@ def ask(actor, observations):
 
 WHOLE = companion.WHOLE._replace(epochs=160)
 FAST = companion.WHOLE._replace(epochs=160, learning_rate=3e-2, value_steps=3, gamma=0.98)
-PUSHED = companion.WHOLE._replace(epochs=160, steps=64, gamma=0.97)
+PUSHED = companion.WHOLE._replace(epochs=160, steps=64, gamma=0.97, value_steps=5)
 TASKS = {
     "cartpole": Task(make_poles, functools.partial(make_network, 2), vpg.get_policy, FAST, 64, 128, 500, 475, range(8)),
     "lesson": Task(make_poles, functools.partial(make_network, 2), vpg.get_policy, WHOLE, 64, 128, 500, 475, range(8)),

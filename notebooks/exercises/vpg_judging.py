@@ -82,7 +82,6 @@ class Submission(NotebookExporter):
     def from_file(self, file_stream, resources=None, **kw):
         try:
             _, notebook = normalize(nbformat.read(file_stream, as_version=4))
-            notebook.metadata.pop("vpg", None)  # a submission must not bring notes of its own
             for cell in notebook.cells:
                 _ = (
                     cell.cell_type,
@@ -102,7 +101,8 @@ class Rebuild(NbGraderPreprocessor):
         coursedir, names = self.parent.parent.coursedir, resources["nbgrader"]
         folder = Path(coursedir.format_path(coursedir.release_directory, ".", names["assignment"]))
         released = nbformat.read(folder / f"{names['notebook']}.ipynb", as_version=4)
-        notes_of(released).extend(notes_of(nb) or merge(nb, released))
+        # A submission must not bring notes of its own: only what could not be read has some, and no cells.
+        notes_of(released).extend(merge(nb, released) if nb.cells else notes_of(nb) or merge(nb, released))
         return released, resources
 
 

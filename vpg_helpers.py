@@ -194,8 +194,7 @@ def _refuse_bad_run(epochs, max_timesteps, learning_rate, seeds):
             raise ValueError(f"the seed is {seed!r}; give a whole number from 0 to {2**31 - 1}")
 
 
-# ---- 2. Batches: the same algorithm on many poles at once, for one seed or for many side by side --------------------
-# Physics stays Gymnasium's, the gradient PyTorch's; only the forward pass for sampling is NumPy.
+# ---- 2. Recipes, and many seeds side by side; vpg_lab/poles.py plays their episodes ----------------------------------
 
 
 class History(NamedTuple):

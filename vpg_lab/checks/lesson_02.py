@@ -14,7 +14,7 @@ from vpg_lab.checks.worlds import echo_model
 
 
 @mistakes("probability_of_right")
-def probabilities_gone_wrong(difference):
+def logistic_gone_wrong(difference):
     return {
         "that is left's probability; look at the sign of the exponent": torch.sigmoid(-difference),
         "that is how many times likelier right is than left": difference.exp(),
@@ -35,7 +35,7 @@ def probability_is_the_softmax_s(probability_of_right):
         differences = torch.linspace(reach, -reach, torch.Size(shape).numel()).reshape(shape)
         cases.append(case(f"for differences of shape {shape}", differences))
     hint = "e to right's logit over the sum of both, for each difference alone, with nothing cut off"
-    expect_reference(probability_of_right, lambda d: d.double().sigmoid(), probabilities_gone_wrong, cases, hint=hint)
+    expect_reference(probability_of_right, lambda d: d.double().sigmoid(), logistic_gone_wrong, cases, hint=hint)
     difference = torch.randn(100, requires_grad=True)
     got, p = probability_of_right(difference), difference.sigmoid()
     lost = "its gradient should be p · (1 - p): leave it to autograd, with no math, detach or .item() on the way"

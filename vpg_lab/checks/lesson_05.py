@@ -29,7 +29,7 @@ from vpg_lab.checks.verdicts import claim
 from vpg_lab.checks.worlds import CARTPOLE, FADING, STEEP, Script, TooManyEpisodes, columns, watch_training
 
 
-def losses_gone_wrong(logs, weights, policy):
+def other_losses(logs, weights, policy):
     centered = -(logs * (weights - weights.mean())).mean()
     return {
         "it moves the opposite way; calculate_loss has the minus, and the optimizer descends": (logs * weights).mean(),
@@ -42,14 +42,14 @@ def losses_gone_wrong(logs, weights, policy):
     }
 
 
-LOSSES = [*losses_gone_wrong(torch.zeros(2), torch.ones(2), Categorical(torch.ones(2)))]
+LOSSES = [*other_losses(torch.zeros(2), torch.ones(2), Categorical(torch.ones(2)))]
 
 
 def descend(model, optimizer, observations, actions, weights, mistake="", clear=True, norm=np.inf):
     """Take a gradient step on the pseudo-loss, or on another one; leave old gradients in it, or clip the new ones."""
     policy = Categorical(logits=model(torch.as_tensor(observations, dtype=model[0].weight.dtype)))
     logs, weights = policy.log_prob(torch.as_tensor(actions)), torch.as_tensor(weights)
-    loss = losses_gone_wrong(logs, weights, policy)[mistake] if mistake else -(logs * weights).mean()
+    loss = other_losses(logs, weights, policy)[mistake] if mistake else -(logs * weights).mean()
     if clear:
         optimizer.zero_grad()
     loss.backward()

@@ -15,7 +15,7 @@ from vpg_lab.checks import verdicts
 SET_UP = """
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Categorical
 
 import vpg_helpers as vpg
@@ -32,10 +32,12 @@ FILE = learner.AGENT.file
 
 @pytest.fixture(scope="module")
 def ipython():
+    main = sys.modules["__main__"]  # IPython puts its own in this place
     shell = InteractiveShell.instance()
     verdicts.watch_cells(shell)
     yield shell
     InteractiveShell.clear_instance()
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ def expect_fits(fit_value, model, examples, settings):
             function(moved, optimizer, *rest)
         return flatten(moved.parameters()) - flatten(model.parameters())
 
-    hint = "every gradient step descends the mean square error, with the optimizer that it is given"
+    hint = "every step descends the mean square of outputs - rewards_to_go / scale, with the optimizer that it is given"
     expect_reference(fit_value, fit, fits_gone_wrong, cases, ask, "a change of ", hint, tolerance=2e-3)
 
 

@@ -35,7 +35,9 @@ def surpluses_gone_wrong(model, observations, actions):
     twice = Categorical(logits=policy.probs)
     wrong = {
         "that is the sum over the steps; take the mean": (taken + entropy).sum(),
-        "that is the log-probability minus the entropy; add them": (taken - entropy).mean(),
+        "the entropy comes in with the wrong sign: log-probability plus entropy, which is -Σ p log p": (
+            taken - entropy
+        ).mean(),
         "that is the entropy minus the log-probability; add them": (entropy - taken).mean(),
         "that is the mean log-probability alone; the entropy is missing": taken.mean(),
         "that is the entropy alone; the log-probability is missing": entropy.mean(),
@@ -174,8 +176,8 @@ def doctor_accuses_no_sound_run(diagnose, make_runs, recipes):
         accused = accusations(SOUND_RUNS)
         forgiven = len(accused) == 1 == len(accusations(2 * SOUND_RUNS))  # a good doctor may err once in many runs
         assert not accused or forgiven, (
-            f"of {SOUND_RUNS} fresh runs of {name!r} it calls {len(accused)} {accused[0]!r}; there is nothing wrong "
-            "with them: is the threshold too near to what a sound run shows, or to what a slow one does?"
+            f"of {SOUND_RUNS} fresh runs of {name!r} it calls {len(accused)} {accused[0]!r}; nothing is wrong with "
+            f"them. What tells {accused[0]!r} from a sound run, a slow one too: {TELLING[accused[0]]}"
         )
 
 

@@ -79,9 +79,7 @@ def steps_gone_wrong(*given):
         return lambda: descend(*given, **changes)
 
     return {said: other(mistake=said) for said in LOSSES} | {
-        "nothing moved; loss.backward() comes right before optimizer.step(), and nothing is cleared between": lambda: (
-            given[1].step()
-        ),
+        "nothing moved; backward() comes right before step(), with no zero_grad() between": lambda: given[1].step(),
         "gradients are cut to length 1; the step takes them as they are": other(norm=1.0),
         "gradients are cut to length 0.5; the step takes them as they are": other(norm=0.5),
         "gradients of the steps before are in it, too: optimizer.zero_grad()": other(clear=False),

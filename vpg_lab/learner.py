@@ -116,12 +116,12 @@ def keep(name: str, function: Callable) -> str:
     """
     shelf = SHELVES[name]
     try:
-        section = _section_of(name, function)
+        section, given = _section_of(name, function), _functions_of(shelf, _load_module(shelf))
         while True:  # until no other notebook has written meanwhile
-            _run_file(shelf, _functions_of(shelf, _load_module(shelf)))
+            _run_file(shelf, given)
             before = _read(shelf.file)
             after = _put(shelf, name, section, before)
-            _refuse_what_does_not_work(shelf, name, section, after)
+            _refuse_what_does_not_work(shelf, name, section, after, given)
             with _locked(shelf.file):
                 if _read(shelf.file) == before:
                     if after != before and before:
@@ -298,7 +298,7 @@ def _run_file(shelf, given):
         return given
 
 
-def _refuse_what_does_not_work(shelf, name, section, text):
+def _refuse_what_does_not_work(shelf, name, section, text, given):
     """Refuse a section that does not pass its checks from the file, or redefines what another section uses."""
     made, sections = _definitions_of(section), _sections(text)
     for other in {*shelf.names} & {*sections} - {name}:
@@ -307,7 +307,7 @@ def _refuse_what_does_not_work(shelf, name, section, text):
         if both:
             raise ValueError(f"{name}'s cell and that of {other} define {', '.join(both)} in two ways; rename one")
     try:
-        namespace = _run(shelf, text, _functions_of(shelf, _load_module(shelf)))
+        namespace = _run(shelf, text, given)
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         raise ValueError(f"{said}; import or define it in the cell of {name}") from None

@@ -116,15 +116,21 @@ def compare_noise(seeds):
         observations, targets = map(torch.as_tensor, (batch.observations, vpg.rewards_to_go(batch) / 50))
         for _ in range(80):
             companion.descend(optimizer, nn.functional.mse_loss(value_model(observations)[:, 0], targets.float()))
-        shares.append(noise_shares(agent, value_model))
+        shares.append(noise_shares(agent, batch, value_model))
         print("minus mean {:.2f}, minus network {:.2f} of the noise of bare reward-to-go".format(*shares[-1]))
     mean, network = (np.array(shares) < 1).sum(axis=0)
     print(f"less noise: the mean for {mean}, the network for {network} of {len(seeds)} agents")
     print("expected: the mean for all, the network for most and not for all")
 
 
-def noise_shares(agent, value_model, batches=60):
-    """Return the noise of reward-to-go minus its mean and minus a network, as shares of that of bare reward-to-go."""
+def noise_shares(agent, batch, value_model, batches=60):
+    """Return the noise of reward-to-go minus a number and minus a network, as shares of that of bare reward-to-go.
+
+    Both baselines come from another batch: the mean of the same few episodes would shorten the gradient, too.
+    """
+
+    def minus_number(episodes):
+        return vpg.rewards_to_go(episodes) - vpg.rewards_to_go(batch).mean()
 
     def minus_network(episodes):
         with torch.no_grad():
@@ -134,7 +140,7 @@ def noise_shares(agent, value_model, batches=60):
     generators = [np.random.default_rng((7, number)) for number in range(batches)]
     played = vpg.collect_episodes(vpg.make_cartpoles(8 * batches), [agent] * batches, generators, 200)
     frozen, noise = torch.optim.SGD(agent.parameters(), lr=0.0), []
-    for weigh in (vpg.rewards_to_go, to_go_minus_mean, minus_network):
+    for weigh in (vpg.rewards_to_go, minus_number, minus_network):
         gradients = []
         for small in played:
             vpg.take_gradient_step(agent, frozen, small, weigh)

@@ -52,6 +52,9 @@ RATES = [  # recipe, learning rate, expected seeds of 32 whose last five of fort
     ("whole return - mean", minus_mean, 1e-2, "about half"),
     ("whole return", vpg.whole_return, 2e-2, "about two thirds"),
     ("whole return - mean", minus_mean, 2e-2, "28 or more"),
+    ("reward-to-go", vpg.rewards_to_go, 2e-2, "28 or more"),
+    ("reward-to-go - mean", to_go_minus_mean, 1e-2, "as many as without its mean"),  # by normalize: 24
+    ("reward-to-go - mean", to_go_minus_mean, 2e-2, "28 or more"),
 ]
 COLLAPSE = [  # recipe, learning rate, expected seeds of 32 that reach 195 and later fall below 150
     ("whole return", vpg.whole_return, 1e-2, "a few"),

@@ -156,15 +156,23 @@ def onward(seeds=range(6_000, 6_012)):
 
 
 def bonus(seeds=range(7_000, 7_012)):
-    """Compare sizes of an entropy bonus; expected: 0.1 and 1 change nothing that 12 seeds show, 10 costs."""
+    """Compare sizes of an entropy bonus, beside weights as they are and beside normalized ones.
 
-    def with_bonus(size):
+    Expected: 0.1 and 1 change nothing that 12 seeds show, 10 costs. Normalized weights have a spread of 1 and not of
+    18: there 0.01 changes nothing that 12 seeds show, and 0.1 and 1 cost.
+    """
+
+    def with_bonus(size, normalize=False):
         def loss(policy, actions, weights, noted):
+            if normalize:
+                weights = (weights - weights.mean()) / (weights.std() + 1e-8)
             return clinic.policy_loss(policy, actions, weights, noted) - size * policy.entropy().mean()
 
         return clinic.sound._replace(policy_loss=loss)
 
-    compare({f"bonus {size:g}": with_bonus(size) for size in (0, 0.1, 1, 10)}, seeds)
+    programs = {f"bonus {size:g}": with_bonus(size) for size in (0, 0.1, 1, 10)}
+    normalized = {f"normalized, bonus {size:g}": with_bonus(size, True) for size in (0, 0.01, 0.1, 1)}
+    compare(programs | normalized, seeds)
 
 
 def main():

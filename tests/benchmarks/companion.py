@@ -5,10 +5,13 @@ python tests/benchmarks/companion.py halfway     # the same after 24 epochs, whe
 python tests/benchmarks/companion.py few         # the same with five value steps, where the value function fits badly
 python tests/benchmarks/companion.py doubts      # what a skeptic asks about the row without a value function
 python tests/benchmarks/companion.py waiting     # lesson 7's recipes, which wait for whole episodes, with as many steps
+python tests/benchmarks/companion.py heads       # one network with two heads, or two networks
 python tests/benchmarks/companion.py critic      # what V says after 12 epochs, by the number of value steps
 """
 
 import argparse
+import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -96,6 +99,12 @@ WAITING = {
     "whole return - mean": (minus_mean, "worse by 0 to 50 at the end, and by 0 to 100 halfway"),
     "reward-to-go - mean": (to_go_minus_mean, "worse by 0 to 50 at the end, and by 0 to 100 halfway"),
 }
+# With one body, one gradient step an epoch serves both heads. Two networks stand beside it.
+HEADS = {
+    0.05: "worse than two networks by 50 to 300: one step an epoch does not fit V",
+    0.5: "the same",
+    1.0: "the same",
+}
 
 
 def interval(numbers):
@@ -163,6 +172,36 @@ def train_waiting(weigh, seed, budget, batch):
     return [*scores, evaluate(TASKS["lesson"], model)]
 
 
+def compare_heads():
+    """Print what two networks reach, and one body with two heads, by the coefficient of the value loss."""
+    compare({"two networks": Row({}), "two, 1 value step": Row({"value_steps": 1}, "worse by 100 to 350")})
+    for coefficient, expected in HEADS.items():
+        scores = np.array([evaluate(TASKS["lesson"], train_heads(seed, coefficient)) for seed in FRESH_SEEDS])
+        low, high = interval(scores)
+        print(
+            f"one body, {coefficient:4g}: {scores.mean():.0f} ({low:.0f} to {high:.0f}); expected: {expected}",
+            flush=True,
+        )
+
+
+def train_heads(seed, coefficient, epochs=48):
+    """Train one body with two heads as train_vpg trains two networks, by one optimizer; return the policy's model."""
+    torch.manual_seed(seed)
+    body = nn.Sequential(nn.Linear(4, 32), nn.Tanh())
+    model, value_model = (nn.Sequential(body, nn.Linear(32, outputs)) for outputs in (2, 1))
+    settings = companion.Settings(seed=seed)
+    optimizer = torch.optim.Adam({*model.parameters(), *value_model.parameters()}, lr=settings.learning_rate)
+    policy = functools.partial(vpg.get_policy, model)
+    batches = companion.play_on(make_poles(64), policy, settings.steps, seed)
+    for episodes, _ in itertools.islice(batches, epochs):
+        advantages, targets = companion.finish_paths(episodes, value_model, settings)
+        observations = torch.as_tensor(episodes.observations)
+        loss = vpg.calculate_loss(policy(observations).log_prob(torch.as_tensor(episodes.actions)), advantages)
+        value_loss = nn.functional.mse_loss(value_model(observations)[:, 0], targets)
+        companion.descend(optimizer, loss + coefficient * value_loss)
+    return model
+
+
 def look_at_critics(epochs=12):
     """Print what V says beside what whole fresh episodes bring, means over the seeds with their intervals.
 
@@ -195,7 +234,7 @@ def look_at_critics(epochs=12):
 def main():
     """Read what to measure, and measure it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["ablation", "halfway", "few", "doubts", "waiting", "critic"])
+    parser.add_argument("what", choices=["ablation", "halfway", "few", "doubts", "waiting", "heads", "critic"])
     what = parser.parse_args().what
     torch.set_num_threads(1)
     runs = {
@@ -204,6 +243,7 @@ def main():
         "few": lambda: compare(FEW),
         "doubts": lambda: compare(DOUBTS),
         "waiting": compare_waiting,
+        "heads": compare_heads,
         "critic": look_at_critics,
     }
     runs[what]()

@@ -6,6 +6,7 @@ python tests/benchmarks/questions_training.py models          # layers, units, t
 python tests/benchmarks/questions_training.py acrobot         # a second environment, four recipes
 python tests/benchmarks/questions_training.py lake            # a third one, by the plain loop
 python tests/benchmarks/questions_training.py mountain        # 512 random episodes
+python tests/benchmarks/questions_training.py plain           # the plain loop, 80 epochs; many minutes
 python tests/benchmarks/questions_training.py environments    # one by one, sync, async, vectorised
 
 --first-seed gives other seeds. Intervals are 95 %: bootstrap over seeds for means, Wilson's for shares.
@@ -326,6 +327,14 @@ def compare_environments(_, repeats=5):
         print(f"{number} poles, {mode}: {np.median(ratios):.2f} times ({ratios.min():.2f} to {ratios.max():.2f})")
 
 
+def count_plain(seeds):
+    """Print how many seeds of the plain loop reach 180, by their best epoch and by their last five."""
+    curves = np.array([vpg.train(epochs=80, seed=seed)[1] for seed in seeds])
+    for epochs in (40, 80):
+        report(f"{epochs} epochs, best epoch", curves[:, :epochs].max(axis=1), 180)
+        report(f"{epochs} epochs, last five", curves[:, epochs - 5 : epochs].mean(axis=1), 180)
+
+
 MEASUREMENTS = {
     "die": (compare_die, 32),
     "optimizers": (compare_optimizers, 16),
@@ -333,6 +342,7 @@ MEASUREMENTS = {
     "acrobot": (compare_acrobot, 16),
     "lake": (compare_lake, 16),
     "mountain": (count_mountain, 32),
+    "plain": (count_plain, 8),
     "environments": (compare_environments, 1),
 }
 

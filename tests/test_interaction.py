@@ -52,6 +52,28 @@ def test_list_of_choices_may_start_anywhere():
     assert box.children[-1].value == "2 x"
 
 
+@pytest.mark.parametrize("stop_at", [None, 1])
+def test_followed_loop_moves_a_bar_that_goes_at_the_end(monkeypatch, stop_at):
+    """And goes where the loop raises, too."""
+    shown, closed, seen = [], [], []
+    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setattr(widgets.widgets.IntProgress, "close", lambda bar: closed.append(bar))
+
+    def run():
+        for item in widgets.follow(["a", "b", "c"]):
+            seen.append((item, shown[0].value, len(closed)))
+            if len(seen) - 1 == stop_at:
+                raise KeyboardInterrupt
+
+    if stop_at is None:
+        run()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert shown[0].max == 3 and seen == [("a", 0, 0), ("b", 1, 0), ("c", 2, 0)][: len(seen)]
+    assert closed[0] is shown[0] and len(seen) == (3 if stop_at is None else stop_at + 1)
+
+
 def test_player_moves_its_slider():
     box = widgets.slide(lambda step: f"{step}", play="step", step=(0, 9, 0))
     player, slider = box.children[0].children

@@ -4,11 +4,12 @@ No cell waits for anybody's hand.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import ipywidgets as widgets
+from IPython.display import display
 
 from vpg_lab.pictures import BLUE, FALL_ANGLE, MOST_STEPS, TRACK_END, VERMILLION, Picture
 
@@ -75,6 +76,18 @@ def _add_player(slider):
     player = widgets.Play(min=slider.min, max=slider.max, value=slider.value, interval=100)
     widgets.jslink((player, "value"), (slider, "value"))
     return widgets.HBox([player, slider])
+
+
+def follow(items: Collection) -> Iterator:
+    """Yield the items, under a bar that says how far a loop is; when the loop ends, however it ends, the bar goes."""
+    bar = widgets.IntProgress(max=len(items))
+    display(bar)
+    try:
+        for item in items:
+            yield item
+            bar.value += 1
+    finally:
+        bar.close()
 
 
 def drive_cart() -> Page:

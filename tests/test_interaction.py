@@ -298,10 +298,13 @@ def test_driving_leaves_the_notebook_alone(browser, jupyter, kind):
         if dark:
             turn_dark(page)
         assert drive_until_the_pole_falls(page) >= 0.5
-        # Command-mode shortcuts of the notebook: add above, add below, cut, delete twice.
-        for key in ("a", "b", "x", "d", "d"):
-            page.keyboard.press(key)
-        assert page.evaluate(count) == cells
+        # Command-mode shortcuts of the notebook: add above, add below, cut, delete twice, turn raw, turn into Markdown.
+        for control in (".vpg-drive", ".vpg-drive select", ".vpg-drive [data-new]", ".vpg-drive [data-push]"):
+            for key in ("a", "b", "x", "d", "d", "r", "m"):
+                page.locator(control).first.focus()
+                page.keyboard.press(key)
+            assert page.evaluate(count) == cells, control
+            assert page.locator(".vpg-drive").count() == 1, "the cell is still one of code"
     assert page.errors == []
     page.close()
 

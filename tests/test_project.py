@@ -144,7 +144,8 @@ ARROWS = {
     "vpg_lab.checks.verdicts": set(),
     "vpg_lab.checks.worlds": {"vpg_lab.checks.expect"},
     "vpg_lab.checks": {"vpg_lab.checks.verdicts"},
-    "vpg_lab.learner": {"vpg_lab.checks.verdicts"},
+    "vpg_lab.cells": set(),
+    "vpg_lab.learner": {"vpg_lab.cells", "vpg_lab.checks.verdicts"},
 }
 LESSON_CHECKS = {"vpg_helpers", *(f"vpg_lab.{room}" for room in ("companion", "small_world"))}
 LESSON_CHECKS |= {f"vpg_lab.checks.{room}" for room in ("expect", "verdicts", "worlds")}

@@ -1,8 +1,12 @@
-"""A browser for the tests that need one."""
+"""A browser for the tests that need one, and an IPython."""
 
 import shutil
+import sys
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from vpg_lab.checks import verdicts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -18,3 +22,15 @@ def browser():
         browser = started.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def ipython():
+    """An IPython in this process, as a notebook's kernel has it: its failed cells are noted."""
+    main = sys.modules["__main__"]  # IPython puts its own in this place
+    shell = InteractiveShell.instance()
+    shell.history_manager.enabled = False  # the user's own stays as it is
+    verdicts.watch_cells(shell)
+    yield shell
+    InteractiveShell.clear_instance()
+    sys.modules["__main__"] = main

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 from catalogue import references
-from IPython.core.interactiveshell import InteractiveShell
 
 from vpg_lab import learner
-from vpg_lab.checks import verdicts
 
 SET_UP = """
 import numpy as np
@@ -28,16 +26,6 @@ MODEL = """def create_model(inputs, outputs, hidden_units=32):
     return nn.Sequential(nn.Linear(inputs, hidden_units), nn.ReLU(), nn.Linear(hidden_units, outputs))"""
 ACTION = references()["get_action"]
 FILE = learner.AGENT.file
-
-
-@pytest.fixture(scope="module")
-def ipython():
-    main = sys.modules["__main__"]  # IPython puts its own in this place
-    shell = InteractiveShell.instance()
-    verdicts.watch_cells(shell)
-    yield shell
-    InteractiveShell.clear_instance()
-    sys.modules["__main__"] = main
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from learners import SET_UP
 
+from vpg_lab import learner
 from vpg_lab.checks import verdicts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -34,3 +36,20 @@ def ipython():
     yield shell
     InteractiveShell.clear_instance()
     sys.modules["__main__"] = main
+
+
+@pytest.fixture
+def cells(ipython, tmp_path, monkeypatch, capsys):
+    """A function that runs cells, one after the other, in a folder of their own, and returns what the last one said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(learner, "HOME", tmp_path)
+    ipython.reset(new_session=True)
+
+    def run(*sources):
+        for source in sources:
+            capsys.readouterr()
+            ipython.run_cell(source, store_history=True)
+        return capsys.readouterr().out
+
+    run(SET_UP)
+    return run

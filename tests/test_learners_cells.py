@@ -16,7 +16,8 @@ def passes(said):
 def test_a_cell_that_failed_leaves_an_older_version_and_the_check_says_so(cells):
     said = cells(POLICY, "def get_policy(:", "check(get_policy)")
     assert "get_policy: its last cell failed, so this is an older version" in said
-    assert "an older version" in cells(POLICY, "1 / 0\n" + POLICY, "check(get_policy)")
+    for failed in ("1 / 0\n" + POLICY, "%%time\n1 / 0\n" + POLICY, POLICY + "\n)", "1 / 0\nget_policy: object = 1"):
+        assert "an older version" in cells(POLICY, failed, "check(get_policy)")
     assert passes(cells(POLICY, "check(get_policy)")), "run again, it is new"
 
 
@@ -25,6 +26,11 @@ def test_a_cell_that_failed_leaves_an_older_version_and_the_check_says_so(cells)
     [
         "example = '''\ndef get_policy(x):\n    pass\n'''\n1 / 0",
         "1 / 0",
+        "def test():\n    def get_policy(x):\n        pass\n1 / 0",
+        "class Test:\n    def get_policy(self):\n        get_policy = 1\n1 / 0",
+        'example = """\ndef get_policy(x):\n""" + (',
+        "%%nothing\ndef get_policy(x):\n    pass",
+        POLICY + "\n\nimport nowhere\nbend = lambda x: x",
         POLICY + "\n\n1 / 0",
         "%%time\n" + POLICY,
         "if True:\n    " + POLICY.replace("\n", "\n    "),
@@ -37,6 +43,12 @@ def test_a_cell_that_failed_leaves_an_older_version_and_the_check_says_so(cells)
 )
 def test_in_doubt_it_is_no_older_version(cells, later):
     assert passes(cells(POLICY, later, "check(get_policy)"))
+
+
+def test_names_that_an_environment_gives_cells_change_nothing(cells, monkeypatch):
+    monkeypatch.setenv("IPYKERNEL_CELL_NAME", "cell")
+    assert "an older version" in cells(POLICY, "1 / 0\n" + POLICY, "check(get_policy)")
+    assert passes(cells(POLICY, "check(get_policy)"))
 
 
 def test_a_mistake_under_a_decorator_is_told(cells):
@@ -98,14 +110,47 @@ def test_another_default_type_of_the_kernel_costs_nothing(cells):
         cells("torch.set_default_dtype(torch.float32)")
 
 
-def test_gradients_that_are_switched_off_are_named(cells):
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("torch.set_default_device('meta')", "torch.set_default_device(None)"),
+        ("half = torch.autocast('cpu')\n_ = half.__enter__()", "half.__exit__(None, None, None)"),
+        ("before = np.seterr(all='raise')", "_ = np.seterr(**before)"),
+        ("torch.set_default_dtype(torch.bfloat16)", "torch.set_default_dtype(torch.float32)"),
+    ],
+)
+def test_what_another_cell_left_set_costs_nothing(cells, begin, end):
     try:
-        said = cells("_ = torch.set_grad_enabled(False)", POLICY, "check(get_policy)")
+        assert passes(cells(begin, POLICY, "check(get_policy)"))
+        assert cells("print(torch.get_default_device())") == f"{'meta' if 'meta' in begin else 'cpu'}\n"
+    finally:
+        cells(end)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("_ = torch.set_grad_enabled(False)", "_ = torch.set_grad_enabled(True)"),
+        ("off = torch.no_grad()\noff.__enter__()", "off.__exit__(None, None, None)"),
+        ("off = torch.inference_mode()\n_ = off.__enter__()", "off.__exit__(None, None, None)"),
+    ],
+)
+def test_gradients_that_are_switched_off_are_named(cells, begin, end):
+    try:
+        said = cells(begin, POLICY, "check(get_policy)")
         assert "gradients are switched off in this kernel" in said
     finally:
-        cells("_ = torch.set_grad_enabled(True)")
+        cells(end)
 
 
-def test_without_assertions_nothing_can_be_checked():
-    said = subprocess.run([sys.executable, "-O", "-c", "import vpg_lab.checks"], capture_output=True, text=True)
+def test_a_function_that_switches_gradients_off_does_not_do_so_for_others(cells):
+    off = POLICY.replace("    return", "    torch.set_grad_enabled(False)\n    return")
+    assert "the gradient is lost" in cells(off, "check(get_policy)")
+    assert passes(cells(POLICY, "check(get_policy)"))
+
+
+@pytest.mark.parametrize("option", ["-O", "-OO"])
+@pytest.mark.parametrize("module", ["vpg_lab.checks", "vpg_lab.learner"])
+def test_without_assertions_nothing_can_be_checked(option, module):
+    said = subprocess.run([sys.executable, option, "-c", f"import {module}"], capture_output=True, text=True)
     assert "ImportError: Python runs without assertions" in said.stderr

@@ -40,7 +40,7 @@ def references() -> dict[str, str]:
 
 def read_catalogue(name: str) -> list[Answer]:
     """Return the answers of a catalogue."""
-    parts = re.split(r"^# ==== (.+)\n", (FOLDER / name).read_text(), flags=re.M)[1:]
+    parts = re.split(r"^# ==== (.+)\n", (FOLDER / name).read_text(encoding="utf-8"), flags=re.M)[1:]
     answers, known = [], references()
     for header, code in zip(parts[::2], parts[1::2], strict=True):
         exercise, label, *said = (part.strip() for part in header.split(" | "))

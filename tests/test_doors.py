@@ -47,7 +47,7 @@ def test_a_badge_leads_to_a_notebook_that_works_alone(monkeypatch):
     monkeypatch.setattr(links, "read_project", lambda: {"urls": {"Repository": ON_GITHUB}})
     branch, _, file = links.colab_address("companion/07_baselines.ipynb").partition("/blob/")[2].partition("/")
     assert (branch, file) == (links.BRANCH, "companion/07_baselines.ipynb")
-    publish = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())
+    publish = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))
     steps = "\n".join(step.get("run", "") for step in publish["jobs"]["publish"]["steps"])
     assert "make.py --alone" in steps and f'.git" {links.BRANCH}' in steps
 
@@ -90,7 +90,7 @@ def test_alone_a_link_between_notebooks_leads_online_or_is_a_name(monkeypatch, a
 
 
 def read_environment(name):
-    return yaml.safe_load((ROOT / name).read_text())
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
 def test_binder_s_environment_is_conda_s_without_the_project():
@@ -99,7 +99,9 @@ def test_binder_s_environment_is_conda_s_without_the_project():
     packages = environment["dependencies"][-1]["pip"]
     assert packages.pop() == "-e .[lab]" and environment == binder
     build = ROOT / ".binder/postBuild"
-    assert "pip install --no-deps --editable ." in build.read_text() and build.read_text().startswith("#!")
+    assert "pip install --no-deps --editable ." in build.read_text(encoding="utf-8") and build.read_text(
+        encoding="utf-8"
+    ).startswith("#!")
     assert os.name == "nt" or os.access(build, os.X_OK)
 
 
@@ -115,11 +117,11 @@ def test_a_learner_installs_no_tester_s_tools():
 
 
 def test_workflow_runs_the_readme_s_command_on_every_system():
-    job = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["test"]
+    job = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))["jobs"]["test"]
     assert {system.partition("-")[0] for system in job["strategy"]["matrix"]["os"]} == {"ubuntu", "macos", "windows"}
     assert job["strategy"]["matrix"]["python"] == ["3.10", "3.13"]
     (pattern,) = re.findall(r"grep -E '(.*?)' README.md", job["steps"][-1]["run"])
-    assert f"grep -E '{pattern}' README.md" in (ROOT / ".ci/run").read_text()
+    assert f"grep -E '{pattern}' README.md" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
 # --- an older front end, other releases -------------------------------------------------------------------
@@ -153,7 +155,7 @@ def test_the_oldest_and_the_newest_releases_serve(tmp_path, python, resolution):
     project = links.read_project()
     floor = re.search(r"torch>=([\d.]+)", " ".join(project["dependencies"]))[1]
     override = f"torch=={floor}.0+cpu" if resolution == "lowest-direct" else "torch"
-    (tmp_path / "override.txt").write_text(override)
+    (tmp_path / "override.txt").write_text(override, encoding="utf-8")
     run(*UV, "venv", "--python", found.stdout.strip(), tmp_path / "venv", check=True)
     there = tmp_path / "venv/bin/python"
     options = ["--python", there, "--find-links", TORCH, "--override", tmp_path / "override.txt"]

@@ -206,7 +206,7 @@ def jupyter(tmp_path_factory):
         for cell in code_cells(notebook):
             cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, folder / lesson.name)
-    log = (folder / "server.log").open("w")
+    log = (folder / "server.log").open("w", encoding="utf-8")
     options = ["--no-browser", "--allow-root", "--ServerApp.port_retries=50", "--IdentityProvider.token=secret"]
     command = [sys.executable, "-m", "jupyter", "lab", *options, f"--ServerApp.root_dir={folder}"]
     # A theme that a test picks must not become the user's own.
@@ -214,7 +214,9 @@ def jupyter(tmp_path_factory):
     server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, **own})
     try:
         for _ in range(120):
-            found = re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/lab", (folder / "server.log").read_text())
+            found = re.search(
+                r"http://(?:localhost|127\.0\.0\.1):(\d+)/lab", (folder / "server.log").read_text(encoding="utf-8")
+            )
             if found:
                 break
             time.sleep(0.5)

@@ -152,5 +152,7 @@ def test_a_function_that_switches_gradients_off_does_not_do_so_for_others(cells)
 @pytest.mark.parametrize("option", ["-O", "-OO"])
 @pytest.mark.parametrize("module", ["vpg_lab.checks", "vpg_lab.learner"])
 def test_without_assertions_nothing_can_be_checked(option, module):
-    said = subprocess.run([sys.executable, option, "-c", f"import {module}"], capture_output=True, text=True)
+    said = subprocess.run(
+        [sys.executable, option, "-c", f"import {module}"], capture_output=True, text=True, encoding="utf-8"
+    )
     assert "ImportError: Python runs without assertions" in said.stderr

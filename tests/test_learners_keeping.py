@@ -112,17 +112,20 @@ def test_what_a_function_needs_of_its_cell_is_kept_and_works(cells, name, cell, 
 def test_a_trial_of_get_action_does_not_run_when_the_file_is_loaded(cells):
     tried = ACTION + "\n\npolicy = Categorical(logits=torch.zeros(2))\naction, log_probability = get_action(policy)"
     assert KEPT in cells(tried, "check(get_action)", keep("get_action"))
-    assert "torch.zeros" not in FILE.read_text()
+    assert "torch.zeros" not in FILE.read_text(encoding="utf-8")
 
 
 def test_a_section_of_one_s_own_stays(cells):
     cells(MODEL, "check(create_model)", keep("create_model"))
     mine = "\n# ---- helpers ----\n\ndef mine():\n    return 42\n"
-    FILE.write_text(FILE.read_text() + mine)
+    FILE.write_text(FILE.read_text(encoding="utf-8") + mine, encoding="utf-8")
     for cell in (POLICY, POLICY.replace("logits=model", "logits=1 * model")):
         assert KEPT in cells(cell, "check(get_policy)", keep("get_policy"))
         assert KEPT in cells(MODEL, "check(create_model)", keep("create_model"))
-        assert mine.strip() in FILE.read_text() and FILE.read_text().count("def get_policy") == 1
+        assert (
+            mine.strip() in FILE.read_text(encoding="utf-8")
+            and FILE.read_text(encoding="utf-8").count("def get_policy") == 1
+        )
 
 
 def test_two_cells_with_the_same_line_are_no_conflict(cells):
@@ -163,7 +166,7 @@ def test_a_file_that_cannot_be_read_is_told_and_stays(cells):
 
 
 def test_a_broken_file_in_a_folder_that_cannot_be_written_is_told(cells, monkeypatch):
-    FILE.write_text("import sys\nsys.exit(3)\n")
+    FILE.write_text("import sys\nsys.exit(3)\n", encoding="utf-8")
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
@@ -174,30 +177,35 @@ def test_a_broken_file_in_a_folder_that_cannot_be_written_is_told(cells, monkeyp
         assert "Not kept: my_agent.py does not run (SystemExit: 3), and cannot be set aside" in said
         said = cells("vpg = with_my_functions('get_policy')")
         assert "my_agent.py is not used: my_agent.py does not run (SystemExit: 3)" in said
-    assert FILE.read_text() == "import sys\nsys.exit(3)\n"
+    assert FILE.read_text(encoding="utf-8") == "import sys\nsys.exit(3)\n"
     assert KEPT in cells(keep("get_policy")) and Path("my_agent.broken-1.py").exists()
 
 
 def test_what_is_defined_again_below_is_told(cells):
     cells(POLICY, "check(get_policy)", keep("get_policy"))
-    FILE.write_text(FILE.read_text() + "\n\n" + POLICY)
+    FILE.write_text(FILE.read_text(encoding="utf-8") + "\n\n" + POLICY, encoding="utf-8")
     said = cells(POLICY.replace("logits=model", "logits=1 * model"), "check(get_policy)", keep("get_policy"))
     assert "my_agent.py defines get_policy again, below its section; take that away." in said
-    assert "1 * model" not in FILE.read_text()
+    assert "1 * model" not in FILE.read_text(encoding="utf-8")
 
 
 def test_a_version_that_was_edited_by_hand_outlives_many_others(cells):
     for name, cell in (("get_policy", POLICY), ("get_action", ACTION)):
         cells(cell, f"check({name})", keep(name))
-    FILE.write_text(FILE.read_text().replace("    return Categorical", "    # found at night\n    return Categorical"))
+    FILE.write_text(
+        FILE.read_text(encoding="utf-8").replace(
+            "    return Categorical", "    # found at night\n    return Categorical"
+        ),
+        encoding="utf-8",
+    )
     for factor in range(1, 4):
         policy = POLICY.replace("logits=model", f"logits={factor} / {factor} * model")
         action = ACTION.replace("policy.sample()", f"policy.sample() * {factor} // {factor}")
         assert KEPT in cells(policy, "check(get_policy)", keep("get_policy"))
         assert KEPT in cells(action, "check(get_action)", keep("get_action"))
-    previous = Path("my_agent.previous.py").read_text()
+    previous = Path("my_agent.previous.py").read_text(encoding="utf-8")
     assert "# |     # found at night\n" in previous
-    assert all(f"{factor} / {factor} * model" in previous + FILE.read_text() for factor in range(1, 4))
+    assert all(f"{factor} / {factor} * model" in previous + FILE.read_text(encoding="utf-8") for factor in range(1, 4))
     compile(previous, "previous", "exec")
 
 
@@ -208,7 +216,7 @@ def test_another_folder_is_named_and_a_link_stays_a_link(cells, tmp_path):
     os.chdir(tmp_path)
     FILE.symlink_to("elsewhere/my_agent.py")
     assert KEPT in cells(ACTION, "check(get_action)", keep("get_action"))
-    assert FILE.is_symlink() and "def get_action" in (tmp_path / "elsewhere" / FILE).read_text()
+    assert FILE.is_symlink() and "def get_action" in (tmp_path / "elsewhere" / FILE).read_text(encoding="utf-8")
 
 
 def test_a_byte_order_mark_is_read(cells):
@@ -243,12 +251,18 @@ for number in range(20):
 def test_two_notebooks_that_keep_at_the_same_time_lose_nothing(tmp_path):
     names = ("get_policy", "get_action")
     pair = [
-        subprocess.Popen([sys.executable, "-c", KEEP_AGAIN, *order], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", KEEP_AGAIN, *order],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
         for order in (names, names[::-1])
     ]
     for process in pair:
         assert process.wait(120) == 0, process.stderr.read()
-    text = (tmp_path / FILE).read_text()
+    text = (tmp_path / FILE).read_text(encoding="utf-8")
     assert text.count("0 * 19") == 2 and {path.name for path in Path(tmp_path).iterdir()} == {
         "my_agent.py",
         "my_agent.previous.py",

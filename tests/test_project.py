@@ -13,13 +13,13 @@ from build.tables import MADE, PAGES, README_PICTURES, picture_from_lesson, with
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-PYPROJECT = tomli.loads((ROOT / "pyproject.toml").read_text())
+PYPROJECT = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 # What a learner needs: the modules' packages, and a JupyterLab for them. A tester's tools are an extra.
 MODULES, LAB = PROJECT["dependencies"], PROJECT["optional-dependencies"]["lab"]
 REQUIREMENTS = [Requirement(line) for line in MODULES + LAB]
-ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
-README = (ROOT / "README.md").read_text()
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What Google Colab shipped in August 2026.
 COLAB = {"torch": "2.11", "gymnasium": "1.3.0", "numpy": "2.1.3", "matplotlib": "3.10", "ipython": "7.34"}
@@ -60,7 +60,7 @@ def test_readme_s_commands_install_the_tested_torch():
 
 
 def test_ci_runs_the_readme_s_test_command():
-    script = (ROOT / ".ci" / "run").read_text()
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     (pattern,) = re.findall(r"grep -E '(.*?)' README.md", script)
     matching = [line for line in README.splitlines() if re.search(pattern, line)]
     assert len(matching) == 1 and matching[0].endswith("pytest")
@@ -68,7 +68,7 @@ def test_ci_runs_the_readme_s_test_command():
 
 def tracked():
     """Return the names of the files in git; skip where this is no checkout."""
-    said = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    said = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     if said.returncode:
         pytest.skip("not a git checkout")
     return [name for name in said.stdout.splitlines() if (ROOT / name).exists()]
@@ -107,7 +107,12 @@ def test_git_keeps_line_ends_pictures_and_what_is_made():
     names = tracked()
     attributes = ["eol", "text", "linguist-generated"]
     said = subprocess.run(
-        ["git", "check-attr", "--stdin", *attributes], input="\n".join(names), cwd=ROOT, capture_output=True, text=True
+        ["git", "check-attr", "--stdin", *attributes],
+        input="\n".join(names),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     found = {tuple(line.split(": ")[:2]): line.split(": ")[2] for line in said.stdout.splitlines()}
     for name in names:
@@ -124,7 +129,9 @@ def test_git_keeps_line_ends_pictures_and_what_is_made():
 
 def test_the_helper_needs_no_picture_no_widget_and_no_notebook():
     code = "import sys, vpg_helpers; print(*sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     unwanted = {"matplotlib", "PIL", "IPython", "ipywidgets", "vpg_lab.pictures", "vpg_lab.checks"}
     assert "vpg_helpers" in said.stdout.split() and not unwanted & set(said.stdout.split())
 
@@ -214,3 +221,28 @@ def test_tables_of_lessons_are_made(page):
 def test_readme_s_pictures_are_the_lessons_own(name):
     assert f"(.github/{name})" in README
     assert (ROOT / ".github" / name).read_bytes() == picture_from_lesson(name)
+
+
+# --- one encoding everywhere ------------------------------------------------------------------------------
+
+
+def without_encoding(path):
+    """Return the lines of a module that read or write text in whatever encoding a system has."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            given = {each.arg for each in node.keywords}
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            modes = [each.value for each in node.args if isinstance(each, ast.Constant)]
+            is_text = name in ("read_text", "write_text") or "text" in given
+            is_text |= name == "open" and (isinstance(node.func, ast.Name) or modes[:1] in (["r"], ["w"], ["a"]))
+            if is_text and not given & {"encoding", None} and not any("b" in str(mode) for mode in modes):
+                yield node.lineno
+
+
+REWRITTEN = "notebooks/exercises/", "tests/test_class.py", "tests/nbgrader_commands.py"  # at the moment, elsewhere
+
+
+def test_every_text_is_read_and_written_with_an_encoding():
+    for name in tracked():
+        if name.endswith(".py") and not name.startswith(REWRITTEN):
+            assert not [*without_encoding(ROOT / name)], name

@@ -42,7 +42,8 @@ def unpacking(notebook):
 def hide_the_project(folder):
     """Write a module that Python runs when it starts: it hides the project and the network; return the environment."""
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(f"""
+    (folder / "sitecustomize.py").write_text(
+        f"""
 import socket, sys
 
 def connect(self, address):
@@ -53,7 +54,9 @@ def connect(self, address):
 before, socket.socket.connect = socket.socket.connect, connect
 sys.meta_path[:] = [each for each in sys.meta_path if "__editable__" not in repr(each)]
 sys.path[:] = [each for each in sys.path if each != {str(ROOT)!r}]
-""")
+""",
+        encoding="utf-8",
+    )
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
@@ -179,7 +182,7 @@ def test_without_pip_the_line_is_one_for_uv(alone, lone):
 
 
 def test_an_older_module_beside_the_notebook_is_not_used(alone, lone, tmp_path):
-    (tmp_path / "vpg_helpers.py").write_text("OLD = True\n")
+    (tmp_path / "vpg_helpers.py").write_text("OLD = True\n", encoding="utf-8")
     (tmp_path / "vpg_lab").mkdir()
     code = "import vpg_helpers\nassert vpg_helpers.OLD\n" + unpacking(alone["01_model.ipynb"])
     code += "\nimport vpg_helpers, vpg_lab.checks\nprint(hasattr(vpg_helpers, 'OLD'), vpg_lab.checks.__file__)"
@@ -248,11 +251,14 @@ def test_in_colab_the_learner_s_file_goes_where_the_form_says(keep_in_colab, cho
 
 @pytest.mark.parametrize("name", ["my_agent (1).py", "my_agent(2).py", "my_agent (1) (1).py"])
 def test_in_colab_a_second_upload_is_used_and_the_first_stays(keep_in_colab, name):
-    Path("my_agent.py").write_text("old")
+    Path("my_agent.py").write_text("old", encoding="utf-8")
     said = keep_in_colab("is uploaded", COLAB, [name])
     moved = "The my_agent.py that was here is now my_agent.before-1.py."
     assert said == ["uploads", moved, f"{name} is used as my_agent.py."]
-    assert Path("my_agent.py").read_text() == "new" and Path("my_agent.before-1.py").read_text() == "old"
+    assert (
+        Path("my_agent.py").read_text(encoding="utf-8") == "new"
+        and Path("my_agent.before-1.py").read_text(encoding="utf-8") == "old"
+    )
     said = keep_in_colab("is uploaded", COLAB, [name])
     assert "The my_agent.py that was here is now my_agent.before-2.py." in said
 
@@ -289,7 +295,7 @@ def lone_kernel(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     settings = {"argv": argv, "display_name": "lone", "language": "python", "env": {"PYTHONPATH": env["PYTHONPATH"]}}
-    (folder / "kernel.json").write_text(json.dumps(settings))
+    (folder / "kernel.json").write_text(json.dumps(settings), encoding="utf-8")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     return "lone"
 

@@ -28,7 +28,7 @@ def is_stale(path: Path) -> bool:
 def ruff(*command: str | Path) -> subprocess.CompletedProcess:
     """Run ruff on lessons: a page is not as wide as an editor."""
     command = [sys.executable, "-m", "ruff", *command, "--config", "line-length=100"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
 
 
 def execute(path: Path) -> None:

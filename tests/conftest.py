@@ -4,6 +4,7 @@ import shutil
 import sys
 
 import pytest
+from build.lessons import ROOT
 from IPython.core.interactiveshell import InteractiveShell
 from learners import SET_UP
 
@@ -53,3 +54,13 @@ def cells(ipython, tmp_path, monkeypatch, capsys):
 
     run(SET_UP)
     return run
+
+
+@pytest.fixture
+def project_copy(tmp_path):
+    """A folder with what make.py needs of the project."""
+    for name in ("notebooks", "vpg_lab", ".github"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("README.md", "pyproject.toml", "vpg_helpers.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path

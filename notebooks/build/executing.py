@@ -20,9 +20,10 @@ def fingerprint(lesson: NotebookNode) -> str:
 
 
 def is_stale(path: Path) -> bool:
-    """Tell whether a lesson's code is another than the code that was executed."""
+    """Tell whether a lesson's code is another than the code that was executed, or a tool took its outputs away."""
     lesson = read(path)
-    return own(lesson).get("executed") != fingerprint(lesson)
+    stripped = any(cell.source.strip() and cell.execution_count is None for cell in code_cells(lesson))
+    return stripped or own(lesson).get("executed") != fingerprint(lesson)
 
 
 def ruff(*command: str | Path) -> subprocess.CompletedProcess:

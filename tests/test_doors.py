@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import tomli
 import yaml
 from build import links
 from build.edition import make_edition
@@ -116,10 +117,19 @@ def test_a_learner_installs_no_tester_s_tools():
     assert "vpg-from-scratch[lab,site]" in extras["test"]
 
 
+def test_uv_takes_pytorch_from_the_index_without_cuda():
+    settings = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["uv"]
+    (index,) = settings["index"]
+    assert index["explicit"] and f"--extra-index-url {index['url']} " in (ROOT / "README.md").read_text(
+        encoding="utf-8"
+    )
+    assert settings["sources"] == {"torch": {"index": index["name"], "marker": "sys_platform == 'linux'"}}
+
+
 def test_workflow_runs_the_readme_s_command_on_every_system():
     job = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))["jobs"]["test"]
     assert {system.partition("-")[0] for system in job["strategy"]["matrix"]["os"]} == {"ubuntu", "macos", "windows"}
-    assert job["strategy"]["matrix"]["python"] == ["3.10", "3.13"]
+    assert job["strategy"]["matrix"]["python"] == ["3.10", "3.14"]
     (pattern,) = re.findall(r"grep -E '(.*?)' README.md", job["steps"][-1]["run"])
     assert f"grep -E '{pattern}' README.md" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 

@@ -11,7 +11,7 @@ import yaml
 from build.lessons import ROOT
 from build.tables import MADE, PAGES, README_PICTURES, picture_from_lesson, with_tables
 from packaging.requirements import Requirement
-from packaging.version import Version
+from packaging.specifiers import SpecifierSet
 
 PYPROJECT = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -42,7 +42,18 @@ def test_environment_pins_each_dependency_once_within_its_range():
 
 def test_environment_s_python_is_allowed():
     (python,) = [entry for entry in ENVIRONMENT["dependencies"] if str(entry).startswith("python=")]
-    assert Version(python.split("=")[1]) >= Version(PROJECT["requires-python"].removeprefix(">="))
+    assert python.split("=")[1] in SpecifierSet(PROJECT["requires-python"])
+
+
+# The first and the last Python for which a torch was built. What it says of itself is no help: 2.13.0 names 3.15, too.
+PYTHONS = {"2.13.0": (10, 14)}
+
+
+def test_the_pythons_that_are_promised_are_those_of_the_pinned_torch():
+    (pin,) = pins()["torch"].specifier
+    first, last = PYTHONS[pin.version]
+    assert PROJECT["requires-python"] == f">=3.{first},<3.{last + 1}"
+    assert f"You need Python 3.{first} to 3.{last} with pip" in README
 
 
 @pytest.mark.parametrize(("name", "version"), COLAB.items())
@@ -57,6 +68,17 @@ def test_readme_s_commands_install_the_tested_torch():
     assert len(commands) == 2, "one command opens the first lesson, one runs every test"
     install = f"pip install --no-deps {CPU_INDEX} {pins()['torch']} &&"
     assert all(install in command for command in commands)
+
+
+def test_readme_s_lines_for_windows_are_the_same_steps():
+    """PowerShell 5.1 knows no &&, and a renamed folder breaks the scripts beside Python, but not python -m."""
+    (lines,) = re.findall(r"```bat\n(.*?)```", README, re.S)
+    assert "&&" not in lines and "jupyter lab " not in re.findall(r"^python3 -m venv .*$", README, re.M)[0]
+    make, install, start = lines.splitlines()
+    assert make == "py -m venv .venv" and f' {pins()["torch"]} -e ".[lab]"' in install
+    unix = re.findall(r"^python3 -m venv .*lab.*$", README, re.M)[0].split(" && ")[-1]
+    assert start.replace("\\Scripts\\", "/bin/") == unix
+    assert "renamed, moved or copied the folder? Delete `.venv`" in README
 
 
 def test_ci_runs_the_readme_s_test_command():

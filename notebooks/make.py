@@ -18,7 +18,7 @@ from pathlib import Path
 from build.course import write_class
 from build.edition import write_edition
 from build.executing import execute, is_stale, ruff
-from build.lessons import EDITION, LESSONS
+from build.lessons import EDITION, LESSONS, refuse_damaged_lessons
 from build.links import write_links
 from build.standalone import write_alone
 from build.tables import write_tables
@@ -47,6 +47,9 @@ def main() -> None:
     parser.add_argument("--alone", **folder, help="only write notebooks that work alone there")
     parser.add_argument("--site", **folder, help="only write pages to read there")
     settings = parser.parse_args()
+    if missing := [path for path in settings.lessons if not path.exists()]:
+        parser.error(f"there is no {missing[0]}")
+    refuse_damaged_lessons()
     if settings.for_class:
         write_class(settings.for_class.resolve())
     if settings.alone:

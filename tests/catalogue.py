@@ -7,6 +7,8 @@ An answer is code. In wrong_answers.txt, right_answers.txt and adversary.txt eac
 and goes on with the code, or with lines that begin with `- ` and `+ `: what changes in the lesson's own code.
 """
 
+import contextlib
+import io
 import linecache
 import re
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from build.lessons import LESSONS, check_lines, check_of, exercise_name, exercises_of, has_tag, questions_of, read
+from IPython import get_ipython
 from nbformat import NotebookNode
 
 from vpg_lab.checks import CheckFailed
@@ -37,7 +40,7 @@ def references() -> dict[str, str]:
 
 def read_catalogue(name: str) -> list[Answer]:
     """Return the answers of a catalogue."""
-    parts = re.split(r"^# ==== (.+)\n", (FOLDER / name).read_text(), flags=re.M)[1:]
+    parts = re.split(r"^# ==== (.+)\n", (FOLDER / name).read_text(encoding="utf-8"), flags=re.M)[1:]
     answers, known = [], references()
     for header, code in zip(parts[::2], parts[1::2], strict=True):
         exercise, label, *said = (part.strip() for part in header.split(" | "))
@@ -109,8 +112,19 @@ def fill_in(notebook: NotebookNode, solutions: dict[str, str]) -> NotebookNode:
     return notebook
 
 
+class _Module:
+    """What IPython takes for the module of a notebook's cells: something that has a namespace."""
+
+
 def run(code, namespace):
-    """Execute code so that error messages can quote its lines, as a notebook cell's."""
+    """Execute code so that error messages can quote its lines, as a notebook cell's; by IPython, where one runs."""
+    if shell := get_ipython():
+        shell.user_module, shell.user_ns = _Module(), namespace
+        shell.user_module.__dict__ = namespace
+        shell.init_user_ns()
+        with contextlib.redirect_stdout(io.StringIO()):  # IPython shows errors there, and they are raised here
+            result = shell.run_cell(code)
+        return result.raise_error()
     name = f"<cell {hash(code)}>"
     linecache.cache[name] = len(code), None, code.splitlines(keepends=True), name
     exec(compile(code, name, "exec"), namespace)

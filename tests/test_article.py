@@ -7,7 +7,7 @@ from catalogue import FOLDER, Stage, run
 
 from vpg_lab.checks import CLAIMS, CheckFailed
 
-PROGRAM = (FOLDER / "article_program.txt").read_text()
+PROGRAM = (FOLDER / "article_program.txt").read_text(encoding="utf-8")
 FAULTS = {  # exercise -> claim -> what is said of it
     "create_model": {"": r"leave its first line as it is"},
     "get_action": {"": r"takes one action and a batch of them|it is handed a batch"},

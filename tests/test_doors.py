@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import tomli
 import yaml
 from build import links
 from build.edition import make_edition
@@ -47,7 +48,7 @@ def test_a_badge_leads_to_a_notebook_that_works_alone(monkeypatch):
     monkeypatch.setattr(links, "read_project", lambda: {"urls": {"Repository": ON_GITHUB}})
     branch, _, file = links.colab_address("companion/07_baselines.ipynb").partition("/blob/")[2].partition("/")
     assert (branch, file) == (links.BRANCH, "companion/07_baselines.ipynb")
-    publish = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())
+    publish = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))
     steps = "\n".join(step.get("run", "") for step in publish["jobs"]["publish"]["steps"])
     assert "make.py --alone" in steps and f'.git" {links.BRANCH}' in steps
 
@@ -90,7 +91,7 @@ def test_alone_a_link_between_notebooks_leads_online_or_is_a_name(monkeypatch, a
 
 
 def read_environment(name):
-    return yaml.safe_load((ROOT / name).read_text())
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
 def test_binder_s_environment_is_conda_s_without_the_project():
@@ -99,7 +100,9 @@ def test_binder_s_environment_is_conda_s_without_the_project():
     packages = environment["dependencies"][-1]["pip"]
     assert packages.pop() == "-e .[lab]" and environment == binder
     build = ROOT / ".binder/postBuild"
-    assert "pip install --no-deps --editable ." in build.read_text() and build.read_text().startswith("#!")
+    assert "pip install --no-deps --editable ." in build.read_text(encoding="utf-8") and build.read_text(
+        encoding="utf-8"
+    ).startswith("#!")
     assert os.name == "nt" or os.access(build, os.X_OK)
 
 
@@ -114,12 +117,21 @@ def test_a_learner_installs_no_tester_s_tools():
     assert "vpg-from-scratch[lab,site]" in extras["test"]
 
 
+def test_uv_takes_pytorch_from_the_index_without_cuda():
+    settings = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["uv"]
+    (index,) = settings["index"]
+    assert index["explicit"] and f"--extra-index-url {index['url']} " in (ROOT / "README.md").read_text(
+        encoding="utf-8"
+    )
+    assert settings["sources"] == {"torch": {"index": index["name"], "marker": "sys_platform == 'linux'"}}
+
+
 def test_workflow_runs_the_readme_s_command_on_every_system():
-    job = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["test"]
+    job = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))["jobs"]["test"]
     assert {system.partition("-")[0] for system in job["strategy"]["matrix"]["os"]} == {"ubuntu", "macos", "windows"}
-    assert job["strategy"]["matrix"]["python"] == ["3.10", "3.13"]
+    assert job["strategy"]["matrix"]["python"] == ["3.10", "3.14"]
     (pattern,) = re.findall(r"grep -E '(.*?)' README.md", job["steps"][-1]["run"])
-    assert f"grep -E '{pattern}' README.md" in (ROOT / ".ci/run").read_text()
+    assert f"grep -E '{pattern}' README.md" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
 # --- an older front end, other releases -------------------------------------------------------------------
@@ -153,7 +165,7 @@ def test_the_oldest_and_the_newest_releases_serve(tmp_path, python, resolution):
     project = links.read_project()
     floor = re.search(r"torch>=([\d.]+)", " ".join(project["dependencies"]))[1]
     override = f"torch=={floor}.0+cpu" if resolution == "lowest-direct" else "torch"
-    (tmp_path / "override.txt").write_text(override)
+    (tmp_path / "override.txt").write_text(override, encoding="utf-8")
     run(*UV, "venv", "--python", found.stdout.strip(), tmp_path / "venv", check=True)
     there = tmp_path / "venv/bin/python"
     options = ["--python", there, "--find-links", TORCH, "--override", tmp_path / "override.txt"]

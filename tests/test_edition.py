@@ -31,7 +31,9 @@ def edition(request):
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_committed_edition_is_what_the_lessons_make(path, tmp_path):
     nbformat.write(make_edition(path), tmp_path / path.name)
-    assert (tmp_path / path.name).read_text() == (EDITION / path.name).read_text(), "run notebooks/make.py"
+    assert (tmp_path / path.name).read_text(encoding="utf-8") == (EDITION / path.name).read_text(encoding="utf-8"), (
+        "run notebooks/make.py"
+    )
 
 
 def test_edition_holds_no_other_notebook():
@@ -104,17 +106,17 @@ def test_class_edition_has_no_folded_reference():
 def test_a_teacher_s_own_settings_are_never_overwritten(tmp_path):
     write_class(tmp_path / "course/source/vpg")
     config = tmp_path / "course/nbgrader_config.py"
-    config.write_text(config.read_text() + "c.CourseDirectory.course_id = 'vpg101'\n")
+    config.write_text(config.read_text(encoding="utf-8") + "c.CourseDirectory.course_id = 'vpg101'\n", encoding="utf-8")
     write_class(tmp_path / "course/source/vpg")
-    assert "vpg101" in config.read_text(), "settings added below ours stay"
+    assert "vpg101" in config.read_text(encoding="utf-8"), "settings added below ours stay"
     names = [path.relative_to(ROOT) for path in modules()]
     assert {"vpg_lab/drive_cart.html", "vpg_lab/checks/lesson_01.py"} < {name.as_posix() for name in names}
     for name in names:
         assert (tmp_path / "course/source/vpg" / name).read_bytes() == (ROOT / name).read_bytes()
-    config.write_text("c = get_config()  # mine\n")
+    config.write_text("c = get_config()  # mine\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="holds other settings"):
         write_class(tmp_path / "course/source/vpg")
-    assert config.read_text() == "c = get_config()  # mine\n"
+    assert config.read_text(encoding="utf-8") == "c = get_config()  # mine\n"
     with pytest.raises(SystemExit, match="is not COURSE/source/NAME"):
         write_class(tmp_path / "vpg")
 
@@ -168,7 +170,7 @@ def test_filled_in_nothing_fails_and_lesson_5_trains_the_learner_s_program(tmp_p
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         assert run_exercises(name) == {}, name
-    text = (tmp_path / "my_agent.py").read_text()
+    text = (tmp_path / "my_agent.py").read_text(encoding="utf-8")
     assert all(f"# ---- {function} ----" in text for function in KEPT_FUNCTIONS)
     mine = with_my_functions(*KEPT_FUNCTIONS)
     _, curve = mine.train(epochs=2, max_timesteps=100)
@@ -192,7 +194,7 @@ def run_under_nbval(folder, names):
     nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120", f"--junitxml={report}"]
     command = [sys.executable, "-m", "pytest", "-q", *guards, *nbval, f"--rootdir={folder}", *names]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
-    said = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    said = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8")
     assert said.returncode in (0, 1), said.stdout + said.stderr
     cases = ElementTree.parse(report).iter("testcase")
     failures, run = {}, 0

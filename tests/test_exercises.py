@@ -24,6 +24,7 @@ from vpg_lab import learner
 from vpg_lab.checks import CLAIMS, CheckFailed, NotWrittenYet, check, judge
 from vpg_lab.checks.verdicts import checking, claim
 
+pytestmark = pytest.mark.usefixtures("ipython")  # as learners run them
 WRONG, RIGHT = read_catalogue("wrong_answers.txt"), read_catalogue("right_answers.txt")
 QUESTIONS = [question for path in LESSONS for question in questions_of(read(path))]
 stage_of = functools.cache(Stage)
@@ -74,6 +75,11 @@ def test_lesson_s_own_answer_is_accepted_within_the_time(exercise):
     assert not any(stage.judge(references()[exercise]))
     # No benchmark: a check that takes ten times what it should would stop a lesson.
     assert time.perf_counter() - start < 20 * len(stage.checks)
+
+
+@pytest.mark.parametrize("exercise", sorted({*references()} - {*JUDGED}))
+def test_line_ends_of_windows_cost_nothing(exercise):
+    assert not any(stage_of(exercise).judge(references()[exercise].replace("\n", "\r\n")))
 
 
 @pytest.mark.parametrize("exercise", references())

@@ -228,7 +228,7 @@ def jupyter(tmp_path_factory):
         for cell in code_cells(notebook):
             cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, folder / lesson.name)
-    log = (folder / "server.log").open("w")
+    log = (folder / "server.log").open("w", encoding="utf-8")
     options = ["--no-browser", "--allow-root", "--ServerApp.port_retries=50", "--IdentityProvider.token=secret"]
     command = [sys.executable, "-m", "jupyter", "lab", *options, f"--ServerApp.root_dir={folder}"]
     # A theme that a test picks must not become the user's own.
@@ -236,12 +236,15 @@ def jupyter(tmp_path_factory):
     server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, **own})
     try:
         for _ in range(120):
-            found = re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/lab", (folder / "server.log").read_text())
+            found = re.search(
+                r"http://(?:localhost|127\.0\.0\.1):(\d+)/lab", (folder / "server.log").read_text(encoding="utf-8")
+            )
             if found:
                 break
             time.sleep(0.5)
         address = f"http://127.0.0.1:{found[1]}"
-        urllib.request.urlopen(f"{address}/api", timeout=30)
+        # A proxy that the environment names has no business on this machine.
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{address}/api", timeout=30)
         yield address, folder
     finally:
         server.terminate()
@@ -320,10 +323,13 @@ def test_driving_leaves_the_notebook_alone(browser, jupyter, kind):
         if dark:
             turn_dark(page)
         assert drive_until_the_pole_falls(page) >= 0.5
-        # Command-mode shortcuts of the notebook: add above, add below, cut, delete twice.
-        for key in ("a", "b", "x", "d", "d"):
-            page.keyboard.press(key)
-        assert page.evaluate(count) == cells
+        # Command-mode shortcuts of the notebook: add above, add below, cut, delete twice, turn raw, turn into Markdown.
+        for control in (".vpg-drive", ".vpg-drive select", ".vpg-drive [data-new]", ".vpg-drive [data-push]"):
+            for key in ("a", "b", "x", "d", "d", "r", "m"):
+                page.locator(control).first.focus()
+                page.keyboard.press(key)
+            assert page.evaluate(count) == cells, control
+            assert page.locator(".vpg-drive").count() == 1, "the cell is still one of code"
     assert page.errors == []
     page.close()
 

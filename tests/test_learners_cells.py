@@ -1,67 +1,10 @@
-"""Cells as learners write them, run by IPython: what a check says of them, and what of them is kept."""
+"""Cells as learners write them, run by IPython: what a check says of them."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from catalogue import references
-from IPython.core.interactiveshell import InteractiveShell
-
-from vpg_lab import learner
-from vpg_lab.checks import verdicts
-
-SET_UP = """
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.distributions import Categorical
-
-import vpg_helpers as vpg
-from vpg_lab.checks import check
-from vpg_lab.learner import go_on, with_my_functions
-"""
-POLICY = """def get_policy(model, observation):
-    return Categorical(logits=model(torch.as_tensor(observation)))"""
-MODEL = """def create_model(inputs, outputs, hidden_units=32):
-    return nn.Sequential(nn.Linear(inputs, hidden_units), nn.ReLU(), nn.Linear(hidden_units, outputs))"""
-ACTION = references()["get_action"]
-FILE = learner.AGENT.file
-
-
-@pytest.fixture(scope="module")
-def ipython():
-    main = sys.modules["__main__"]  # IPython puts its own in this place
-    shell = InteractiveShell.instance()
-    verdicts.watch_cells(shell)
-    yield shell
-    InteractiveShell.clear_instance()
-    sys.modules["__main__"] = main
-
-
-@pytest.fixture
-def cells(ipython, tmp_path, monkeypatch, capsys):
-    """A function that runs cells, one after the other, in a folder of their own, and returns what the last one said."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(learner, "HOME", tmp_path)
-    ipython.reset(new_session=True)
-
-    def run(*sources):
-        for source in sources:
-            capsys.readouterr()
-            ipython.run_cell(source, store_history=True)
-        return capsys.readouterr().out
-
-    run(SET_UP)
-    return run
-
-
-def keep(name):
-    return f"go_on({name!r}, globals(), '')"
-
-
-KEPT = "yours from here on. Kept in my_agent.py."
+from learners import MODEL, POLICY
 
 # --- what is an older version, and what is not ----------------------------------------------------------------------
 
@@ -73,7 +16,8 @@ def passes(said):
 def test_a_cell_that_failed_leaves_an_older_version_and_the_check_says_so(cells):
     said = cells(POLICY, "def get_policy(:", "check(get_policy)")
     assert "get_policy: its last cell failed, so this is an older version" in said
-    assert "an older version" in cells(POLICY, "1 / 0\n" + POLICY, "check(get_policy)")
+    for failed in ("1 / 0\n" + POLICY, "%%time\n1 / 0\n" + POLICY, POLICY + "\n)", "1 / 0\nget_policy: object = 1"):
+        assert "an older version" in cells(POLICY, failed, "check(get_policy)")
     assert passes(cells(POLICY, "check(get_policy)")), "run again, it is new"
 
 
@@ -82,6 +26,11 @@ def test_a_cell_that_failed_leaves_an_older_version_and_the_check_says_so(cells)
     [
         "example = '''\ndef get_policy(x):\n    pass\n'''\n1 / 0",
         "1 / 0",
+        "def test():\n    def get_policy(x):\n        pass\n1 / 0",
+        "class Test:\n    def get_policy(self):\n        get_policy = 1\n1 / 0",
+        'example = """\ndef get_policy(x):\n""" + (',
+        "%%nothing\ndef get_policy(x):\n    pass",
+        POLICY + "\n\nimport nowhere\nbend = lambda x: x",
         POLICY + "\n\n1 / 0",
         "%%time\n" + POLICY,
         "if True:\n    " + POLICY.replace("\n", "\n    "),
@@ -94,6 +43,12 @@ def test_a_cell_that_failed_leaves_an_older_version_and_the_check_says_so(cells)
 )
 def test_in_doubt_it_is_no_older_version(cells, later):
     assert passes(cells(POLICY, later, "check(get_policy)"))
+
+
+def test_names_that_an_environment_gives_cells_change_nothing(cells, monkeypatch):
+    monkeypatch.setenv("IPYKERNEL_CELL_NAME", "cell")
+    assert "an older version" in cells(POLICY, "1 / 0\n" + POLICY, "check(get_policy)")
+    assert passes(cells(POLICY, "check(get_policy)"))
 
 
 def test_a_mistake_under_a_decorator_is_told(cells):
@@ -155,171 +110,49 @@ def test_another_default_type_of_the_kernel_costs_nothing(cells):
         cells("torch.set_default_dtype(torch.float32)")
 
 
-def test_gradients_that_are_switched_off_are_named(cells):
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("torch.set_default_device('meta')", "torch.set_default_device(None)"),
+        ("half = torch.autocast('cpu')\n_ = half.__enter__()", "half.__exit__(None, None, None)"),
+        ("before = np.seterr(all='raise')", "_ = np.seterr(**before)"),
+        ("torch.set_default_dtype(torch.bfloat16)", "torch.set_default_dtype(torch.float32)"),
+    ],
+)
+def test_what_another_cell_left_set_costs_nothing(cells, begin, end):
     try:
-        said = cells("_ = torch.set_grad_enabled(False)", POLICY, "check(get_policy)")
-        assert "gradients are switched off in this kernel" in said
+        assert passes(cells(begin, POLICY, "check(get_policy)"))
+        assert cells("print(torch.get_default_device())") == f"{'meta' if 'meta' in begin else 'cpu'}\n"
     finally:
-        cells("_ = torch.set_grad_enabled(True)")
-
-
-def test_without_assertions_nothing_can_be_checked():
-    said = subprocess.run([sys.executable, "-O", "-c", "import vpg_lab.checks"], capture_output=True, text=True)
-    assert "ImportError: Python runs without assertions" in said.stderr
-
-
-# --- what is kept ---------------------------------------------------------------------------------------------------
+        cells(end)
 
 
 @pytest.mark.parametrize(
-    ("name", "cell", "there", "gone"),
+    ("begin", "end"),
     [
-        ("get_policy", "from __future__ import annotations\n" + POLICY, "annotations", ""),
-        (
-            "get_policy",
-            POLICY + "\n\nmodel = vpg.create_model(4, 2)\nprint('tried')\nget_policy(model, torch.zeros(4)).probs",
-            "",
-            "tried",
-        ),
-        (
-            "create_model",
-            "LAYERS = []\nfor _ in range(1):\n    LAYERS.append(nn.ReLU)\n\n"
-            + MODEL.replace("nn.ReLU()", "*[layer() for layer in LAYERS]"),
-            "LAYERS.append(nn.ReLU)",
-            "",
-        ),
-        (
-            "create_model",
-            'KINDS = {}\nKINDS["relu"] = nn.ReLU\n' + MODEL.replace("nn.ReLU()", 'KINDS["relu"]()'),
-            'KINDS["relu"] = nn.ReLU',
-            "",
-        ),
-        (
-            "create_model",
-            "try:\n    from nowhere import bend\nexcept ImportError:\n    bend = nn.ReLU\n\n"
-            + MODEL.replace("nn.ReLU()", "bend()"),
-            "except ImportError",
-            "",
-        ),
-        ("get_policy", "# mine, after a long night\n" + POLICY, "# mine, after a long night", ""),
-        ("get_policy", "%%time\n" + POLICY, "def get_policy", "%%time"),
-        (
-            "create_model",
-            "def create_model(inputs, outputs, hidden_units=32):\n    first = nn.Linear(inputs, hidden_units)\n\n"
-            "# ---- output ----\n\n    return nn.Sequential(first, nn.ReLU(), nn.Linear(hidden_units, outputs))",
-            "# ---- output ----",
-            "",
-        ),
+        ("_ = torch.set_grad_enabled(False)", "_ = torch.set_grad_enabled(True)"),
+        ("off = torch.no_grad()\noff.__enter__()", "off.__exit__(None, None, None)"),
+        ("off = torch.inference_mode()\n_ = off.__enter__()", "off.__exit__(None, None, None)"),
     ],
 )
-def test_what_a_function_needs_of_its_cell_is_kept_and_works(cells, name, cell, there, gone):
-    assert KEPT in cells(cell, f"check({name})", keep(name))
-    cells(ACTION, "check(get_action)", keep("get_action"))
-    text = FILE.read_text()
-    assert there in text and (not gone or gone not in text)
-    said = cells(
-        f"vpg = with_my_functions({name!r})",
-        f"from vpg_lab.checks.verdicts import check_as\ncheck_as({name!r}, vpg.{name})",
+def test_gradients_that_are_switched_off_are_named(cells, begin, end):
+    try:
+        said = cells(begin, POLICY, "check(get_policy)")
+        assert "gradients are switched off in this kernel" in said
+    finally:
+        cells(end)
+
+
+def test_a_function_that_switches_gradients_off_does_not_do_so_for_others(cells):
+    off = POLICY.replace("    return", "    torch.set_grad_enabled(False)\n    return")
+    assert "the gradient is lost" in cells(off, "check(get_policy)")
+    assert passes(cells(POLICY, "check(get_policy)"))
+
+
+@pytest.mark.parametrize("option", ["-O", "-OO"])
+@pytest.mark.parametrize("module", ["vpg_lab.checks", "vpg_lab.learner"])
+def test_without_assertions_nothing_can_be_checked(option, module):
+    said = subprocess.run(
+        [sys.executable, option, "-c", f"import {module}"], capture_output=True, text=True, encoding="utf-8"
     )
-    assert "does not run" not in said and f"{name} " in said, said
-
-
-def test_a_trial_of_get_action_does_not_run_when_the_file_is_loaded(cells):
-    tried = ACTION + "\n\npolicy = Categorical(logits=torch.zeros(2))\naction, log_probability = get_action(policy)"
-    assert KEPT in cells(tried, "check(get_action)", keep("get_action"))
-    assert "torch.zeros" not in FILE.read_text()
-
-
-def test_a_section_of_one_s_own_stays(cells):
-    cells(MODEL, "check(create_model)", keep("create_model"))
-    mine = "\n# ---- helpers ----\n\ndef mine():\n    return 42\n"
-    FILE.write_text(FILE.read_text() + mine)
-    for cell in (POLICY, POLICY.replace("logits=model", "logits=1 * model")):
-        assert KEPT in cells(cell, "check(get_policy)", keep("get_policy"))
-        assert KEPT in cells(MODEL, "check(create_model)", keep("create_model"))
-        assert mine.strip() in FILE.read_text() and FILE.read_text().count("def get_policy") == 1
-
-
-def test_two_cells_with_the_same_line_are_no_conflict(cells):
-    device = "device = torch.device('cpu')\n\n"
-    policy = device + POLICY.replace("torch.as_tensor(observation)", "torch.as_tensor(observation).to(device)")
-    action = device + ACTION.replace("policy.sample()", "policy.sample().to(device)")
-    assert KEPT in cells(policy, "check(get_policy)", keep("get_policy"))
-    assert KEPT in cells(action, "check(get_action)", keep("get_action"))
-
-
-def test_what_does_not_work_from_the_file_is_told_and_not_written(cells):
-    leans = "OFFSETS = [1.0]\nset_to_zero = lambda offsets: offsets.clear()\nset_to_zero(OFFSETS)\n"
-    leans += POLICY.replace("logits=model(", "logits=(1 + sum(OFFSETS)) * model(")
-    said = cells(leans, "check(get_policy)", keep("get_policy"))
-    assert "yours from here on. Not kept: from the file it does not pass its check: get_policy:" in said
-    assert not FILE.exists()
-    said = cells(
-        "SCALE = 1.0", POLICY.replace("logits=model", "logits=SCALE * model"), "check(get_policy)", keep("get_policy")
-    )
-    assert "Not kept: get_policy uses SCALE of elsewhere; define or import it in the cell of get_policy." in said
-    said = cells(POLICY.replace("    return", "    display(1)\n    return"), "check(get_policy)", keep("get_policy"))
-    assert "Not kept: get_policy uses display of elsewhere" in said
-
-
-def test_a_folder_that_cannot_be_written_is_told(cells, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(learner.os, "open", refuse)
-    said = cells(POLICY, "check(get_policy)", keep("get_policy"))
-    assert "yours from here on. Not kept: [Errno 13] Permission denied." in said
-
-
-def test_another_folder_is_named_and_a_link_stays_a_link(cells, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    said = cells("import os\nos.chdir('elsewhere')", POLICY, "check(get_policy)", keep("get_policy"))
-    assert f"Kept in {tmp_path / 'elsewhere' / FILE}." in said
-    os.chdir(tmp_path)
-    FILE.symlink_to("elsewhere/my_agent.py")
-    assert KEPT in cells(ACTION, "check(get_action)", keep("get_action"))
-    assert FILE.is_symlink() and "def get_action" in (tmp_path / "elsewhere" / FILE).read_text()
-
-
-def test_a_byte_order_mark_is_read(cells):
-    cells(POLICY, "check(get_policy)", keep("get_policy"))
-    FILE.write_bytes(b"\xef\xbb\xbf" + FILE.read_bytes())
-    assert "Yours: get_policy." in cells("vpg = with_my_functions('get_policy')")
-
-
-KEEP_AGAIN = """
-import linecache, sys
-from torch.distributions import Categorical
-import torch
-from vpg_lab import learner
-learner.check_as = lambda *given: None  # only writing is tried here
-name, other = sys.argv[1:]
-body = {
-    "get_policy": "(model, observation):\\n    return Categorical(logits=model(observation) + 0 * NUMBER)",
-    "get_action": "(policy):\\n    return 0 * NUMBER, policy",
-}
-source = f"def {name}{body[name]}"
-for number in range(20):
-    code = source.replace("NUMBER", str(number))
-    linecache.cache["cell"] = len(code), None, code.splitlines(keepends=True), "cell"
-    namespace = {"__name__": "__main__", "Categorical": Categorical, "torch": torch}
-    exec(compile(code, "cell", "exec"), namespace)
-    assert learner.keep(name, namespace[name]) == "Kept in my_agent.py.", number
-    text = open("my_agent.py").read()
-    assert f"0 * {number}" in text, (number, text)
-"""
-
-
-def test_two_notebooks_that_keep_at_the_same_time_lose_nothing(tmp_path):
-    names = ("get_policy", "get_action")
-    pair = [
-        subprocess.Popen([sys.executable, "-c", KEEP_AGAIN, *order], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        for order in (names, names[::-1])
-    ]
-    for process in pair:
-        assert process.wait(120) == 0, process.stderr.read()
-    text = (tmp_path / FILE).read_text()
-    assert text.count("0 * 19") == 2 and {path.name for path in Path(tmp_path).iterdir()} == {
-        "my_agent.py",
-        "my_agent.previous.py",
-    }
+    assert "ImportError: Python runs without assertions" in said.stderr

@@ -39,9 +39,9 @@ def keep(name, source):
 def test_what_is_kept_is_a_program_that_trains(capsys):
     for name, source in SIX.items():
         assert keep(name, source) == "Kept in my_agent.py."
-    text = FILE.read_text()
+    text = FILE.read_text(encoding="utf-8")
     assert all(source in text for source in SIX.values())
-    FILE.write_text(text.replace("epochs=80", "epochs=2, max_timesteps=60"))
+    FILE.write_text(text.replace("epochs=80", "epochs=2, max_timesteps=60"), encoding="utf-8")
     capsys.readouterr()
     runpy.run_path(str(FILE), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
@@ -53,7 +53,10 @@ def test_a_hand_edited_program_and_header_stay():
     for name, source in SIX.items():
         keep(name, source)
     FILE.write_text(
-        FILE.read_text().replace("epochs=80", "epochs=99").replace("import copy\n", "import copy\nimport csv\n")
+        FILE.read_text(encoding="utf-8")
+        .replace("epochs=80", "epochs=99")
+        .replace("import copy\n", "import copy\nimport csv\n"),
+        encoding="utf-8",
     )
     keep(
         "get_action",
@@ -62,7 +65,11 @@ def test_a_hand_edited_program_and_header_stay():
         .replace("action.", "rolled.")
         .replace("(action)", "(rolled)"),
     )
-    assert "epochs=99" in FILE.read_text() and "import csv" in FILE.read_text() and "rolled" in FILE.read_text()
+    assert (
+        "epochs=99" in FILE.read_text(encoding="utf-8")
+        and "import csv" in FILE.read_text(encoding="utf-8")
+        and "rolled" in FILE.read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,41 +87,43 @@ def test_every_right_answer_can_be_kept_and_fetched(answer, monkeypatch):
 
 def test_version_before_is_kept_and_equal_ones_are_not_written_again():
     keep("get_policy", SIX["get_policy"])
-    first = FILE.read_text()
+    first = FILE.read_text(encoding="utf-8")
     keep(
         "get_policy",
         SIX["get_policy"].replace("logits", "preferences", 1).replace("logits=logits", "logits=preferences"),
     )
-    second = FILE.read_text()
-    assert second != first and Path("my_agent.previous.py").read_text() == first
+    second = FILE.read_text(encoding="utf-8")
+    assert second != first and Path("my_agent.previous.py").read_text(encoding="utf-8") == first
     keep(
         "get_policy",
         SIX["get_policy"].replace("logits", "preferences", 1).replace("logits=logits", "logits=preferences"),
     )
-    assert FILE.read_text() == second and Path("my_agent.previous.py").read_text() == first
+    assert (
+        FILE.read_text(encoding="utf-8") == second and Path("my_agent.previous.py").read_text(encoding="utf-8") == first
+    )
 
 
 def test_interrupted_writing_leaves_the_old_file(monkeypatch):
     keep("get_policy", SIX["get_policy"])
-    before = FILE.read_text()
+    before = FILE.read_text(encoding="utf-8")
 
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr(learner.os, "replace", fail)
     assert keep("get_action", SIX["get_action"]) == "Not kept: disk full."
-    assert FILE.read_text() == before and {path.name for path in Path().iterdir()} == {"my_agent.py"}
+    assert FILE.read_text(encoding="utf-8") == before and {path.name for path in Path().iterdir()} == {"my_agent.py"}
 
 
 @pytest.mark.parametrize("broken", ["def get_policy(:\n", "import no_such_module\n", "1 / 0\n"])
 def test_broken_file_is_reported_and_set_aside(broken, capsys):
     for number in (1, 2):
-        FILE.write_text(broken)
+        FILE.write_text(broken, encoding="utf-8")
         mine = with_my_functions("get_policy")
         said = capsys.readouterr().out
         assert "my_agent.py does not run" in said and f"my_agent.broken-{number}.py" in said
         assert "Yours: none. The reference: get_policy." in said
-        assert not FILE.exists() and Path(f"my_agent.broken-{number}.py").read_text() == broken
+        assert not FILE.exists() and Path(f"my_agent.broken-{number}.py").read_text(encoding="utf-8") == broken
         assert mine.get_policy.__code__.co_filename == vpg.__file__
 
 
@@ -122,7 +131,7 @@ def test_only_what_defines_something_is_kept():
     source = SIX["create_model"].replace("return nn.Sequential(", "assert LIMIT, string\n    return nn.Sequential(")
     tried = f"import string\nLIMIT = 3\n{source}\n\nmodel = create_model(4, 2)\nprint(model)\n"
     keep("create_model", tried)
-    kept = FILE.read_text()
+    kept = FILE.read_text(encoding="utf-8")
     assert "import string" in kept and "LIMIT = 3" in kept and "print(model)" not in kept and "model = " not in kept
 
 
@@ -151,10 +160,13 @@ def test_a_function_that_calls_the_helper_module_is_not_kept():
 def test_two_cells_with_a_helper_of_the_same_name_are_told_apart():
     helper = "def look(x):\n    return torch.as_tensor(x)\n\n"
     keep("get_policy", helper + SIX["get_policy"].replace("torch.as_tensor(", "look("))
-    before, uses = FILE.read_text(), SIX["get_action"].replace("return action.numpy()", "return look(action).numpy()")
+    before, uses = (
+        FILE.read_text(encoding="utf-8"),
+        SIX["get_action"].replace("return action.numpy()", "return look(action).numpy()"),
+    )
     said = keep("get_action", helper.replace("x)\n", "x) + 0\n") + uses)
     assert said == "Not kept: get_action's cell and that of get_policy define look in two ways; rename one."
-    assert FILE.read_text() == before
+    assert FILE.read_text(encoding="utf-8") == before
     assert keep("get_action", helper + uses) == "Kept in my_agent.py.", "the same helper twice is no conflict"
 
 
@@ -266,12 +278,14 @@ def test_a_file_written_by_an_earlier_version_is_read():
         for name, source in SIX.items()
         if name in ("get_policy", "calculate_loss")
     ]
-    FILE.write_text('"""My own agent."""\n\nimport torch\nfrom torch import *\n' + HEAD + "".join(sections))
+    FILE.write_text(
+        '"""My own agent."""\n\nimport torch\nfrom torch import *\n' + HEAD + "".join(sections), encoding="utf-8"
+    )
     mine = with_my_functions("create_model", "get_policy", "calculate_loss")
     own = [name for name in SIX if getattr(mine, name).__code__.co_filename == str(FILE)]
     assert own == ["get_policy", "calculate_loss"]
     assert keep("get_action", SIX["get_action"]) == "Kept in my_agent.py."
-    assert all(SIX[name] in FILE.read_text() for name in ("get_policy", "calculate_loss", "get_action"))
+    assert all(SIX[name] in FILE.read_text(encoding="utf-8") for name in ("get_policy", "calculate_loss", "get_action"))
 
 
 def test_learners_functions_are_put_into_the_algorithm_alone():

@@ -51,7 +51,7 @@ def test_no_notebook_is_left_out_of_the_list():
 
 @pytest.mark.parametrize("name", KEPT_FUNCTIONS)
 def test_lesson_and_helper_define_the_same_function(name):
-    helper = functions((ROOT / "vpg_helpers.py").read_text())[name]
+    helper = functions((ROOT / "vpg_helpers.py").read_text(encoding="utf-8"))[name]
     (taught,) = [cell for lesson in map(read, LESSONS) for each, cell in exercises_of(lesson).items() if each == name]
     assert "refuse_bad_" in ast.unparse(helper) and "refuse_bad_" not in taught.source
     assert taught_part(functions(taught.source)[name]) == taught_part(helper)
@@ -68,7 +68,7 @@ def test_lesson_4_and_helper_list_the_same_small_world():
 
 
 def test_the_helper_s_six_functions_stand_together_and_in_order():
-    names = tuple(functions((ROOT / "vpg_helpers.py").read_text()))
+    names = tuple(functions((ROOT / "vpg_helpers.py").read_text(encoding="utf-8")))
     assert names[:6] == KEPT_FUNCTIONS
 
 
@@ -220,7 +220,7 @@ CODE = r"```.*?```|\$\$.*?\$\$"  # and formulas: their brackets are no links
 def text_of(path):
     """Return the Markdown of a page or a notebook, without code and formulas that stand on lines of their own."""
     if path.suffix != ".ipynb":
-        return re.sub(CODE, "", path.read_text(), flags=re.S)
+        return re.sub(CODE, "", path.read_text(encoding="utf-8"), flags=re.S)
     cells = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
     return "\n".join(re.sub(CODE, "", source, flags=re.S) for source in cells)
 
@@ -245,7 +245,7 @@ def test_every_link_inside_the_project_leads_somewhere(path):
 
 
 def test_every_row_of_the_map_names_a_section_or_says_why_not():
-    text = (NOTEBOOKS / "companion/README.md").read_text()
+    text = (NOTEBOOKS / "companion/README.md").read_text(encoding="utf-8")
     tables = text[text.index("## [Part 1") :]
     rows = re.findall(r"^\| (.+) \| (.+) \|$", tables, flags=re.M)
     rows = [row for row in rows if not row[1].startswith("lesson and section")]
@@ -278,7 +278,9 @@ def test_committed_lessons_are_not_stale(path):
 
 def test_ruff_has_nothing_to_say():
     for command in (["check"], ["format", "--check"]):
-        said = subprocess.run([sys.executable, "-m", "ruff", *command, str(ROOT)], capture_output=True, text=True)
+        said = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, str(ROOT)], capture_output=True, text=True, encoding="utf-8"
+        )
         assert said.returncode == 0, said.stdout + said.stderr
         said = ruff(*command, *LESSONS)
         assert said.returncode == 0, said.stdout + said.stderr

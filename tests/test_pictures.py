@@ -5,6 +5,7 @@ import io
 import math
 from xml.etree import ElementTree
 
+import matplotlib.style
 import numpy as np
 import pytest
 import torch
@@ -31,6 +32,31 @@ def test_pictures_show_and_describe_themselves(model):
         assert min(png.size) > 100
         assert png.getpixel((0, 0)) == (255, 255, 255), "opaque white, legible in a dark theme"
         assert len(repr(figure)) > 20 and "0x" not in repr(figure)
+
+
+DARK = {"savefig.facecolor": "black", "font.size": 20, "lines.linewidth": 5, "savefig.dpi": 40, "savefig.bbox": "tight"}
+
+
+def test_a_style_of_the_notebook_s_changes_no_picture_and_stays(model):
+    def draw():
+        picture = pictures.Picture("Two panels.")
+        left, right = picture.subplots(1, 2)
+        curves = np.arange(6.0).reshape(2, 3)
+        pictures.plot_curves(np.arange(3), curves, *curves, "two seeds", pictures.BLUE, left)
+        right.hist([1, 2, 2], label="a count")
+        right.set_title("counts")
+        right.legend()
+        picture.supxlabel("below")
+        live = pictures.LiveCurve(3)
+        live.mean_returns = [1, 2, 3]
+        cart = pictures.plot_cart([-0.6, 0.5, 0.15, 0.4])
+        return [each._repr_png_() for each in (picture, cart, pictures.plot_policy_map(model), live.draw())]
+
+    usual = draw()
+    with matplotlib.style.context(["dark_background", DARK]):
+        before = dict(matplotlib.rcParams)
+        assert draw() == usual
+        assert dict(matplotlib.rcParams) == before
 
 
 def test_drawing_functions_draw_into_the_axes_they_are_given(model):

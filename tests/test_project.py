@@ -11,15 +11,15 @@ import yaml
 from build.lessons import ROOT
 from build.tables import MADE, PAGES, README_PICTURES, picture_from_lesson, with_tables
 from packaging.requirements import Requirement
-from packaging.version import Version
+from packaging.specifiers import SpecifierSet
 
-PYPROJECT = tomli.loads((ROOT / "pyproject.toml").read_text())
+PYPROJECT = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 # What a learner needs: the modules' packages, and a JupyterLab for them. A tester's tools are an extra.
 MODULES, LAB = PROJECT["dependencies"], PROJECT["optional-dependencies"]["lab"]
 REQUIREMENTS = [Requirement(line) for line in MODULES + LAB]
-ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
-README = (ROOT / "README.md").read_text()
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What Google Colab shipped in August 2026.
 COLAB = {"torch": "2.11", "gymnasium": "1.3.0", "numpy": "2.1.3", "matplotlib": "3.10", "ipython": "7.34"}
@@ -42,7 +42,18 @@ def test_environment_pins_each_dependency_once_within_its_range():
 
 def test_environment_s_python_is_allowed():
     (python,) = [entry for entry in ENVIRONMENT["dependencies"] if str(entry).startswith("python=")]
-    assert Version(python.split("=")[1]) >= Version(PROJECT["requires-python"].removeprefix(">="))
+    assert python.split("=")[1] in SpecifierSet(PROJECT["requires-python"])
+
+
+# The first and the last Python for which a torch was built. What it says of itself is no help: 2.13.0 names 3.15, too.
+PYTHONS = {"2.13.0": (10, 14)}
+
+
+def test_the_pythons_that_are_promised_are_those_of_the_pinned_torch():
+    (pin,) = pins()["torch"].specifier
+    first, last = PYTHONS[pin.version]
+    assert PROJECT["requires-python"] == f">=3.{first},<3.{last + 1}"
+    assert f"You need Python 3.{first} to 3.{last} with pip" in README
 
 
 @pytest.mark.parametrize(("name", "version"), COLAB.items())
@@ -59,17 +70,28 @@ def test_readme_s_commands_install_the_tested_torch():
     assert all(install in command for command in commands)
 
 
+def test_readme_s_lines_for_windows_are_the_same_steps():
+    """PowerShell 5.1 knows no &&, and a renamed folder breaks the scripts beside Python, but not python -m."""
+    (lines,) = re.findall(r"```bat\n(.*?)```", README, re.S)
+    assert "&&" not in lines and "jupyter lab " not in re.findall(r"^python3 -m venv .*$", README, re.M)[0]
+    make, install, start = lines.splitlines()
+    assert make == "py -m venv .venv" and f' {pins()["torch"]} -e ".[lab]"' in install
+    unix = re.findall(r"^python3 -m venv .*lab.*$", README, re.M)[0].split(" && ")[-1]
+    assert start.replace("\\Scripts\\", "/bin/") == unix
+    assert "renamed, moved or copied the folder? Delete `.venv`" in README
+
+
 def test_ci_runs_the_readme_s_test_command():
-    script = (ROOT / ".ci" / "run").read_text()
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     (pattern,) = re.findall(r"grep -E '(.*?)' README.md", script)
     matching = [line for line in README.splitlines() if re.search(pattern, line)]
     assert len(matching) == 1 and matching[0].endswith("pytest")
 
 
 def tracked():
-    """Return the names of the files in git; skip where this is no checkout."""
-    said = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if said.returncode:
+    """Return the names of the files in git; skip where this is no checkout, or lies unpacked inside another one."""
+    said = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    if said.returncode or not said.stdout:
         pytest.skip("not a git checkout")
     return [name for name in said.stdout.splitlines() if (ROOT / name).exists()]
 
@@ -107,7 +129,12 @@ def test_git_keeps_line_ends_pictures_and_what_is_made():
     names = tracked()
     attributes = ["eol", "text", "linguist-generated"]
     said = subprocess.run(
-        ["git", "check-attr", "--stdin", *attributes], input="\n".join(names), cwd=ROOT, capture_output=True, text=True
+        ["git", "check-attr", "--stdin", *attributes],
+        input="\n".join(names),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     found = {tuple(line.split(": ")[:2]): line.split(": ")[2] for line in said.stdout.splitlines()}
     for name in names:
@@ -124,7 +151,9 @@ def test_git_keeps_line_ends_pictures_and_what_is_made():
 
 def test_the_helper_needs_no_picture_no_widget_and_no_notebook():
     code = "import sys, vpg_helpers; print(*sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     unwanted = {"matplotlib", "PIL", "IPython", "ipywidgets", "vpg_lab.pictures", "vpg_lab.checks"}
     assert "vpg_helpers" in said.stdout.split() and not unwanted & set(said.stdout.split())
 
@@ -144,7 +173,8 @@ ARROWS = {
     "vpg_lab.checks.verdicts": set(),
     "vpg_lab.checks.worlds": {"vpg_lab.checks.expect"},
     "vpg_lab.checks": {"vpg_lab.checks.verdicts"},
-    "vpg_lab.learner": {"vpg_lab.checks.verdicts"},
+    "vpg_lab.cells": set(),
+    "vpg_lab.learner": {"vpg_lab.cells", "vpg_lab.checks.verdicts"},
 }
 LESSON_CHECKS = {"vpg_helpers", *(f"vpg_lab.{room}" for room in ("companion", "small_world"))}
 LESSON_CHECKS |= {f"vpg_lab.checks.{room}" for room in ("expect", "verdicts", "worlds")}
@@ -213,3 +243,28 @@ def test_tables_of_lessons_are_made(page):
 def test_readme_s_pictures_are_the_lessons_own(name):
     assert f"(.github/{name})" in README
     assert (ROOT / ".github" / name).read_bytes() == picture_from_lesson(name)
+
+
+# --- one encoding everywhere ------------------------------------------------------------------------------
+
+
+def without_encoding(path):
+    """Return the lines of a module that read or write text in whatever encoding a system has."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            given = {each.arg for each in node.keywords}
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            modes = [each.value for each in node.args if isinstance(each, ast.Constant)]
+            is_text = name in ("read_text", "write_text") or "text" in given
+            is_text |= name == "open" and (isinstance(node.func, ast.Name) or modes[:1] in (["r"], ["w"], ["a"]))
+            if is_text and not given & {"encoding", None} and not any("b" in str(mode) for mode in modes):
+                yield node.lineno
+
+
+REWRITTEN = "notebooks/exercises/", "tests/test_class.py", "tests/nbgrader_commands.py"  # at the moment, elsewhere
+
+
+def test_every_text_is_read_and_written_with_an_encoding():
+    for name in tracked():
+        if name.endswith(".py") and not name.startswith(REWRITTEN):
+            assert not [*without_encoding(ROOT / name)], name

@@ -42,7 +42,8 @@ def unpacking(notebook):
 def hide_the_project(folder):
     """Write a module that Python runs when it starts: it hides the project and the network; return the environment."""
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(f"""
+    (folder / "sitecustomize.py").write_text(
+        f"""
 import socket, sys
 
 def connect(self, address):
@@ -53,7 +54,9 @@ def connect(self, address):
 before, socket.socket.connect = socket.socket.connect, connect
 sys.meta_path[:] = [each for each in sys.meta_path if "__editable__" not in repr(each)]
 sys.path[:] = [each for each in sys.path if each != {str(ROOT)!r}]
-""")
+""",
+        encoding="utf-8",
+    )
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
@@ -70,11 +73,11 @@ def lone(tmp_path):
     return run_alone
 
 
-def test_alone_is_every_notebook_and_it_grows_by_48_kilobytes_at_most(alone):
+def test_alone_is_every_notebook_and_it_grows_by_56_kilobytes_at_most(alone):
     assert set(alone) == {name_of(path) for path in [*LESSONS, *EDITION.glob("*.ipynb")]}
     for name, notebook in alone.items():
         size = len(nbformat.writes(notebook).encode())
-        assert size <= source_of(name).stat().st_size + 48_000, name
+        assert size <= source_of(name).stat().st_size + 56_000, name
 
 
 def test_alone_it_differs_by_folded_cells_before_the_imports(alone):
@@ -155,19 +158,81 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(alone, lone):
     hide = "import importlib.util as u\nfind = u.find_spec\n"
     hide += "u.find_spec = lambda name, *more: None if name in ('gymnasium', 'PIL') else find(name, *more)\n"
     said = lone(hide + unpacking(alone["01_model.ipynb"])).stderr.splitlines()[-1]
-    wanted = [line for line in links.read_project()["dependencies"] if line.startswith(("gymnasium", "pillow"))]
-    assert said.endswith("this cell again: %pip install " + " ".join(f'"{line}"' for line in wanted))
+    assert said.endswith(" of its own, and this cell again: %pip install " + lines_of("gymnasium", "pillow"))
+
+
+def lines_of(*packages):
+    return " ".join(f'"{line}"' for line in links.read_project()["dependencies"] if line.startswith(packages))
+
+
+def test_an_old_package_is_named_like_a_missing_one(alone, lone):
+    """Where it is imported already, the kernel keeps the old one until it is started again."""
+    old = "from importlib import metadata\nversion = metadata.version\n"
+    old += "metadata.version = lambda name: '0.29.1' if name == 'gymnasium' else version(name)\n"
+    for before, said in (("", "of its own, and"), ("import gymnasium\n", "of its own, restart the kernel, and")):
+        error = lone(old + before + unpacking(alone["01_model.ipynb"])).stderr.splitlines()[-1]
+        assert error.endswith(f"{said} this cell again: %pip install {lines_of('gymnasium')}")
+
+
+def test_without_pip_the_line_is_one_for_uv(alone, lone):
+    hide = "import importlib.util as u\nfind = u.find_spec\n"
+    hide += "u.find_spec = lambda name, *more: None if name in ('gymnasium', 'pip') else find(name, *more)\n"
+    said = lone(hide + unpacking(alone["01_model.ipynb"])).stderr.splitlines()[-1]
+    assert said.endswith(f'this cell again: !uv pip install --python "{sys.executable}" {lines_of("gymnasium")}')
+
+
+def test_an_older_module_beside_the_notebook_is_not_used(alone, lone, tmp_path):
+    (tmp_path / "vpg_helpers.py").write_text("OLD = True\n", encoding="utf-8")
+    (tmp_path / "vpg_lab").mkdir()
+    code = "import vpg_helpers\nassert vpg_helpers.OLD\n" + unpacking(alone["01_model.ipynb"])
+    code += "\nimport vpg_helpers, vpg_lab.checks\nprint(hasattr(vpg_helpers, 'OLD'), vpg_lab.checks.__file__)"
+    said = lone(code)
+    assert said.stderr == "" and said.stdout.startswith("False ") and str(tmp_path / "vpg_lab") not in said.stdout
+
+
+def test_two_notebooks_in_one_kernel_have_their_own_checks(alone, lone):
+    code = ""
+    for name in ("02_policy", "04_pseudo_loss", "04_pseudo_loss"):
+        code += unpacking(alone[f"{EDITION.name}/{name}.ipynb"]) + "\nfrom vpg_lab.checks import CLAIMS\n"
+        code += "print('get_policy' in CLAIMS, 'calculate_loss' in CLAIMS, len(sys.path))\n"
+    said = lone("import sys\n" + code)
+    first, second, again = said.stdout.splitlines()
+    assert said.stderr == "" and first.startswith("True False") and second.startswith("False True") and second == again
 
 
 COLAB = """
 from types import SimpleNamespace as Space
-import os, sys
+import os, pathlib, sys
 def said(what):
     return lambda *given: print(what, *given)
+def refuse(*given):
+    raise ValueError("mount failed")
+def upload():
+    print("uploads")
+    for name in UPLOADED:
+        pathlib.Path(name).write_text("new")
 os.chdir = said("goes to")
-colab = Space(drive=Space(mount=said("mounts")), files=Space(upload=said("uploads"), download=said("downloads")))
+colab = Space(drive=Space(mount=said("mounts")), files=Space(upload=upload, download=said("downloads")))
 sys.modules |= {"google": Space(colab=colab), "google.colab": colab}
 """
+COLAB_WITHOUT_DRIVE = COLAB + "colab.drive.mount = refuse\n"
+
+
+@pytest.fixture
+def keep_in_colab(alone, lone, tmp_path, monkeypatch):
+    """Run the cell that keeps what is written, with a choice; return what it says."""
+    monkeypatch.chdir(tmp_path)
+    (cell,) = [cell for cell in alone[f"{EDITION.name}/02_policy.ipynb"].cells if cell.id == "keep-what-you-write"]
+    line = next(line for line in cell.source.splitlines() if "# @param" in line)
+
+    def keep(choice, machine, uploaded=()):
+        assert choice in json.loads(line.partition("# @param ")[2]) and '= "is lost"' in line
+        code = machine.replace("UPLOADED", repr(uploaded)) + cell.source.replace('= "is lost"', f'= "{choice}"', 1)
+        said = lone(code, "-S")
+        assert said.stderr == ""
+        return said.stdout.splitlines()
+
+    return keep
 
 
 @pytest.mark.parametrize(
@@ -175,18 +240,36 @@ sys.modules |= {"google": Space(colab=colab), "google.colab": colab}
     [
         ("is lost", []),
         ("is kept in Drive", ["mounts /content/drive", "goes to /content/drive/MyDrive"]),
-        ("is uploaded", ["uploads"]),
+        ("is uploaded", ["uploads", "Nothing new was uploaded."]),
         ("is downloaded", ["downloads my_agent.py"]),
     ],
 )
-def test_in_colab_the_learner_s_file_goes_where_the_form_says(alone, lone, choice, expected, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (cell,) = [cell for cell in alone[f"{EDITION.name}/02_policy.ipynb"].cells if cell.id == "keep-what-you-write"]
-    line = next(line for line in cell.source.splitlines() if "# @param" in line)
-    assert choice in json.loads(line.partition("# @param ")[2]) and '= "is lost"' in line
+def test_in_colab_the_learner_s_file_goes_where_the_form_says(keep_in_colab, choice, expected):
     Path("my_agent.py").touch()
-    said = lone(COLAB + cell.source.replace('= "is lost"', f'= "{choice}"', 1), "-S")
-    assert said.stdout.splitlines() == expected and said.stderr == ""
+    assert keep_in_colab(choice, COLAB) == expected
+
+
+@pytest.mark.parametrize("name", ["my_agent (1).py", "my_agent(2).py", "my_agent (1) (1).py"])
+def test_in_colab_a_second_upload_is_used_and_the_first_stays(keep_in_colab, name):
+    Path("my_agent.py").write_text("old", encoding="utf-8")
+    said = keep_in_colab("is uploaded", COLAB, [name])
+    moved = "The my_agent.py that was here is now my_agent.before-1.py."
+    assert said == ["uploads", moved, f"{name} is used as my_agent.py."]
+    assert (
+        Path("my_agent.py").read_text(encoding="utf-8") == "new"
+        and Path("my_agent.before-1.py").read_text(encoding="utf-8") == "old"
+    )
+    said = keep_in_colab("is uploaded", COLAB, [name])
+    assert "The my_agent.py that was here is now my_agent.before-2.py." in said
+
+
+def test_in_colab_what_does_not_work_is_one_plain_line(keep_in_colab):
+    (said,) = keep_in_colab("is kept in Drive", COLAB_WITHOUT_DRIVE)
+    assert said == '"is kept in Drive" does not work here (ValueError: mount failed); choose otherwise.'
+    (said,) = keep_in_colab("is downloaded", COLAB)
+    assert said == "There is nothing to download yet: no function has passed its checks."
+    (said,) = keep_in_colab("is kept in Drive", "")
+    assert said == "This is not Colab: what you write is kept beside this notebook."
 
 
 def test_what_is_hidden_is_hidden_in_jupyterlab_and_in_colab(alone):
@@ -212,7 +295,7 @@ def lone_kernel(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     settings = {"argv": argv, "display_name": "lone", "language": "python", "env": {"PYTHONPATH": env["PYTHONPATH"]}}
-    (folder / "kernel.json").write_text(json.dumps(settings))
+    (folder / "kernel.json").write_text(json.dumps(settings), encoding="utf-8")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     return "lone"
 

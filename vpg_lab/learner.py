@@ -4,24 +4,22 @@ import ast
 import builtins
 import contextlib
 import importlib.util
-import inspect
 import io
 import itertools
 import linecache
 import os
 import re
-import symtable
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from IPython import get_ipython
-
+from vpg_lab.cells import FUTURE, lines_inside, names_of, section_of
 from vpg_lab.checks.verdicts import CLAIMS, CheckFailed, add_references, check_as, passed, stand_ins, unseal
 
 HOME = Path.cwd()  # until a cell goes elsewhere: beside the notebook, which is where its kernel works
-FUTURE = "from __future__ import annotations\n"
+OLDER = "# ---- older versions ----\n"
 
 
 class Shelf(NamedTuple):
@@ -114,87 +112,34 @@ def keep(name: str, function: Callable) -> str:
     so is not written, and the returned sentence says why. Whatever else stands in the file stays, and the version
     before is kept beside it.
     """
-    shelf = SHELVES[name]
+    shelf, reasons = SHELVES[name], []
     try:
-        section, given = _section_of(name, function), _functions_of(shelf, _load_module(shelf))
-        while True:  # until no other notebook has written meanwhile
-            _run_file(shelf, given)
-            before = _read(shelf.file)
-            after = _put(shelf, name, section, before)
-            _refuse_what_does_not_work(shelf, name, section, after, given)
-            with _locked(shelf.file):
-                if _read(shelf.file) == before:
-                    if after != before and before:
-                        _write(shelf.file.with_suffix(".previous.py"), before)
-                    if after != before:
-                        _write(shelf.file, after)
-                    return f"Kept in {shelf.file if Path.cwd() == HOME else shelf.file.resolve()}."
-    except (ValueError, OSError) as error:
+        given = _functions_of(shelf, _load_module(shelf))
+        for whole in (False, True):  # a second time with all of its cell but what tries the function out
+            try:
+                _keep_section(shelf, name, section_of(name, function, whole), given)
+                return f"Kept in {shelf.file if Path.cwd() == HOME else shelf.file.resolve()}."
+            except ValueError as error:
+                reasons.append(error)
+        return f"Not kept: {reasons[0]}."
+    except OSError as error:
         return f"Not kept: {error}."
 
 
-# ---- What a function needs of its cell -------------------------------------------------------------------------------
-
-
-def _section_of(name, function):
-    """Return the statements of a cell that define a function: its own, and those behind the globals that it reads."""
-    source = _cell_of(name, function)
-    lines, statements = source.splitlines(), ast.parse(source).body
-    imports = [isinstance(each, (ast.Import, ast.ImportFrom)) for each in statements]
-    makes, reads = zip(*map(_names_of, statements), strict=True)
-    own = set().union(*itertools.compress(makes, [not each for each in imports]))
-    changes = [_changed_by(each) & own for each in statements]  # LAYERS.append(...), KINDS["relu"] = ...
-    needed, kept, more = {name}, set(), True
-    while more:
-        more = {n for n, _ in enumerate(statements) if n not in kept and (makes[n] | changes[n]) & needed}
-        kept |= more
-        needed |= set().union(*(reads[n] for n in more))
-    parts, written = [], 0
-    for n, statement in enumerate(statements):
-        begins = statements[n - 1].end_lineno if n else 0  # with the comments above it
-        future = isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
-        if (n in kept or "*" in makes[n]) and not future:
-            parts.append("\n".join(lines[max(begins, written) : statement.end_lineno]).strip("\n"))
-            written = statement.end_lineno
-    return FUTURE * ("__future__" in source) + "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _cell_of(name, function):
-    """Return the code of the cell that defines a name, without magics."""
-    code, shell = getattr(inspect.unwrap(function), "__code__", None), get_ipython()
-    cells = ["".join(linecache.getlines(code.co_filename))] if code else []
-    for cell in [*cells, *reversed(shell.history_manager.input_hist_raw if shell else [])]:
-        source = "\n".join(line for line in cell.splitlines() if not line.startswith(("%", "!")))
-        with contextlib.suppress(SyntaxError):
-            if any(name in _names_of(statement)[0] for statement in ast.parse(source).body):
-                return source
-    raise ValueError(f"{name} was not defined in a notebook cell")
-
-
-def _names_of(statement):
-    """Return the global names that a statement makes, and those that it reads, in its functions' bodies too."""
-    top = symtable.symtable(ast.unparse(statement), "cell", "exec")
-    tables, reads = [top], {each.get_name() for each in top.get_symbols() if each.is_referenced()}
-    for table in tables:  # the list grows while it is walked
-        tables += table.get_children()
-        reads |= {each.get_name() for each in table.get_symbols() if each.is_referenced() and each.is_global()}
-    makes = {each.get_name() for each in top.get_symbols() if each.is_assigned() or each.is_imported()}
-    star = isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*"
-    return makes | ({"*"} if star else set()), reads
-
-
-def _changed_by(statement):
-    """Return the names whose objects a statement changes by a method, an item or an attribute."""
-    changed = set()
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            node = node.value.func
-        elif not (isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load)):
-            continue
-        while isinstance(node, (ast.Subscript, ast.Attribute)):
-            node = node.value
-            changed |= {node.id} if isinstance(node, ast.Name) else set()
-    return changed
+def _keep_section(shelf, name, section, given):
+    """Write a section to the file once it works from there."""
+    while True:  # until no other notebook has written meanwhile
+        _run_file(shelf, given)
+        before = _read(shelf.file)
+        after = _put(shelf, name, section, before)
+        _refuse_what_does_not_work(shelf, name, section, after, given)
+        with _locked(shelf.file):
+            if _read(shelf.file) == before:
+                if before and after != before:
+                    _keep_before(shelf.file.with_suffix(".previous.py"), before)
+                if after != before:
+                    _write(shelf.file, after)
+                return
 
 
 # ---- The file --------------------------------------------------------------------------------------------------------
@@ -207,8 +152,8 @@ def _put(shelf, name, section, text):
         section = section.removeprefix(FUTURE)
         if FUTURE not in text:
             ends = ast.parse(text).body[0].end_lineno if ast.get_docstring(ast.parse(text)) else 0
-            lines = text.splitlines(keepends=True)
-            text = "".join([*lines[:ends], "\n" * bool(ends), FUTURE, *lines[ends:]])
+            lines = text.split("\n")
+            text = "\n".join([*lines[:ends], *[""] * bool(ends), FUTURE.strip(), *lines[ends:]])
     new = f"# ---- {name} ----\n\n{section}\n# ---- end of {name} ----\n"
     sections = _sections(text)
     if name in sections:
@@ -227,11 +172,11 @@ def _sections(text):
 
     A heading stands between statements. A section ends with a line of its own; in older files, with the next heading.
     """
-    ends = list(itertools.accumulate(map(len, text.splitlines(keepends=True)), initial=0))
-    inside = {line for each in ast.parse(text).body for line in range(each.lineno, each.end_lineno + 1)}
+    ends = list(itertools.accumulate((len(line) + 1 for line in text.split("\n")), initial=0))
+    inside = lines_inside(ast.parse(text).body)
     headings = [
         (heading[1], number)
-        for number, line in enumerate(text.splitlines(), 1)
+        for number, line in enumerate(text.split("\n"), 1)
         if (heading := re.fullmatch(r"# ---- (.+) ----", line)) and number not in inside
     ]
     lines, found = dict(reversed(headings)), {}
@@ -252,21 +197,37 @@ def _write(path, text):
     path = path.resolve()  # a link stays one
     new = path.with_suffix(f".{os.getpid()}.new")
     try:
-        new.write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8", newline="\n")
+        if path.exists():
+            shutil.copymode(path, new)
         os.replace(new, path)
     finally:
         new.unlink(missing_ok=True)
 
 
+def _keep_before(path, before):
+    """Write the version before; sections of the one before that, where they are other ones, stay below as comments."""
+    version, _, archive = _read(path).partition(OLDER)
+    for begin, end in _sections(version).values():
+        if version[begin:end] not in before:
+            archive += "".join(f"# | {line}\n" for line in version[begin:end].split("\n"))
+    _write(path, before + ("\n" + OLDER + archive if archive else ""))
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let one notebook write at a time; a lock that nobody takes away for two seconds is that of a dead kernel."""
-    lock, patience = path.with_suffix(".lock"), time.monotonic() + 2
-    while time.monotonic() < patience:
+    """Let one notebook write at a time; a lock that stays the same for two seconds is that of a dead kernel."""
+    lock, seen, since = path.resolve().with_suffix(".lock"), None, 0.0
+    while True:
         try:
             os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
             break
         except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if seen != (made := lock.stat().st_mtime_ns):
+                    seen, since = made, time.monotonic()
+                elif time.monotonic() > since + 2:
+                    lock.unlink()
             time.sleep(0.02)
     try:
         yield
@@ -283,17 +244,25 @@ def _run(shelf, text, given):
 
 
 def _run_file(shelf, given):
-    """Execute the file as it stands, and return all names; set a file that fails aside."""
+    """Execute the file as it stands, and return all names; set a file that fails aside.
+
+    Raises OSError where it cannot be read or set aside.
+    """
     file = shelf.file
+    source = file.read_bytes() if file.exists() else b""
     try:
-        return _run(shelf, _read(file), given)
-    except Exception as error:
+        return _run(shelf, source.decode("utf-8-sig"), given)
+    except (Exception, SystemExit) as error:
+        said = f"{file} does not run ({type(error).__name__}: {error})"
         numbers = itertools.count(1)
         aside = next(path for n in numbers if not (path := file.with_suffix(f".broken-{n}.py")).exists())
-        os.replace(file, aside)
+        try:
+            os.replace(file, aside)
+        except OSError as refused:
+            raise OSError(f"{said}, and cannot be set aside ({refused})") from None
         print(
-            f"{file} does not run ({type(error).__name__}: {error}). It is now {aside}; nothing is lost: run your "
-            f"cells and their checks again, or mend it and copy its functions into a new {file}."
+            f"{said}. It is now {aside}; nothing is lost: run your cells and their checks again, or mend it and copy "
+            f"its functions into a new {file}."
         )
         return given
 
@@ -307,16 +276,22 @@ def _refuse_what_does_not_work(shelf, name, section, text, given):
         if both:
             raise ValueError(f"{name}'s cell and that of {other} define {', '.join(both)} in two ways; rename one")
     try:
-        namespace = _run(shelf, text, given)
+        with contextlib.redirect_stdout(io.StringIO()):
+            namespace = _run(shelf, text, given)
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         raise ValueError(f"{said}; import or define it in the cell of {name}") from None
-    reads = set().union(*(_names_of(each)[1] for each in ast.parse(section).body))
-    lacking = sorted(reads - {*namespace, *dir(builtins)} | reads & {"display", "get_ipython"})
+    reads = set().union(*(names_of(each)[1] for each in ast.parse(section).body))
+    python = {*dir(builtins)} - {"display", "get_ipython"}  # IPython's own: a program has them not
+    lacking = sorted(reads - {*namespace} - python)
     if lacking == ["vpg"]:
         raise ValueError(f"{name} calls functions of vpg; write get_policy, say, and not vpg.get_policy")
     if lacking:
         raise ValueError(f"{name} uses {', '.join(lacking)} of elsewhere; define or import it in the cell of {name}")
+    end = text.count("\n", 0, sections[name][1])
+    again = [each.lineno for each in ast.parse(text).body if each.lineno > end and name in names_of(each)[0]]
+    if again:
+        raise ValueError(f"line {again[-1]} of {shelf.file} defines {name} again, below its section; take that away")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             check_as(name, namespace[name])
@@ -328,7 +303,7 @@ def _definitions_of(source):
     """Return the code that makes each name of a section, in a form that two cells can be compared by."""
     made = {}
     for statement in ast.parse(source).body:
-        for name in _names_of(statement)[0]:
+        for name in names_of(statement)[0]:
             made[name] = made.get(name, "") + ast.dump(statement)
     return made
 
@@ -360,10 +335,15 @@ def with_my_functions(*names: str):
     module = _load_module(shelf)
     # A namespace apart for the learner's cells, so that a helper of theirs may have any name.
     reference = _functions_of(shelf, module)
-    own = _run_file(shelf, reference)
+    try:
+        own = _run_file(shelf, reference)
+    except OSError as error:
+        print(f"{shelf.file} is not used: {error}.")
+        own = reference
     mine = [name for name in names if own[name] is not reference[name]]
     for name in mine:
         setattr(module, name, own[name])
     others = ", ".join(name for name in names if name not in mine)
-    print(f"Yours: {', '.join(mine) or 'none'}. The reference: {others or 'none'}.")
+    elsewhere = "" if Path.cwd() == HOME else f" (of {shelf.file.resolve()})"
+    print(f"Yours{elsewhere}: {', '.join(mine) or 'none'}. The reference: {others or 'none'}.")
     return module

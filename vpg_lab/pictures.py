@@ -6,13 +6,18 @@ that two share stands here.
 """
 
 import base64
+import contextlib
+import functools
+import inspect
 import io
 import math
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 import torch
 from IPython.display import display
@@ -32,12 +37,61 @@ FALL_ANGLE, TRACK_END, MOST_STEPS = 12 * 2 * math.pi / 360, 2.4, 200
 # ---- 1. Figures and animations ---------------------------------------------------------------------------------------
 
 
+# A style that a notebook has chosen, a dark one say, is for its own plots; these pictures have matplotlib's defaults.
+STYLED = ("axes", "figure", "font", "grid", "hatch", "image", "legend", "lines", "mathtext", "patch", "savefig")
+STYLED += ("scatter", "text", "xaxis", "xtick", "yaxis", "ytick")
+DEFAULTS = {key: value for key, value in matplotlib.rcParamsDefault.items() if key.split(".")[0] in STYLED}
+_style_of = threading.local()  # whether a thread draws with the defaults already
+_one_at_a_time = threading.RLock()  # settings are everybody's, and widgets may draw beside a cell
+
+
+@contextlib.contextmanager
+def own_style() -> Iterator[None]:
+    """Draw with matplotlib's defaults for a while."""
+    if getattr(_style_of, "is_own", False):
+        yield
+        return
+    with _one_at_a_time, matplotlib.rc_context(DEFAULTS):
+        _style_of.is_own = True
+        try:
+            yield
+        finally:
+            _style_of.is_own = False
+
+
+def _in_own_style(kind):
+    """Let a class of matplotlib's do all of its work in our style; some settings are read when it comes to drawing."""
+
+    def style(method):
+        @functools.wraps(method)
+        def call(*given, **named):
+            with own_style():
+                return method(*given, **named)
+
+        return call
+
+    for name, method in inspect.getmembers(kind, inspect.isfunction):
+        if name == "__init__" or not name.startswith(("_", "get_")):
+            setattr(kind, name, style(method))
+    return kind
+
+
+@_in_own_style
+class _Axes(Axes):
+    """Axes in our style."""
+
+
+@_in_own_style
 class Picture(Figure):
     """A matplotlib figure that shows itself in a notebook and describes itself where it can't be seen."""
 
     def __init__(self, description: str, width: float = 7, height: float = 3):
         super().__init__(figsize=(width, height), dpi=90, layout="constrained", facecolor="white")
         self.description = description
+
+    def add_subplot(self, *place, **settings) -> Axes:
+        """Do what a figure does; subplots calls it, too."""
+        return super().add_subplot(*place, **{"axes_class": _Axes} | settings)
 
     def __repr__(self):
         return self.description

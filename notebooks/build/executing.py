@@ -20,15 +20,16 @@ def fingerprint(lesson: NotebookNode) -> str:
 
 
 def is_stale(path: Path) -> bool:
-    """Tell whether a lesson's code is another than the code that was executed."""
+    """Tell whether a lesson's code is another than the code that was executed, or a tool took its outputs away."""
     lesson = read(path)
-    return own(lesson).get("executed") != fingerprint(lesson)
+    stripped = any(cell.source.strip() and cell.execution_count is None for cell in code_cells(lesson))
+    return stripped or own(lesson).get("executed") != fingerprint(lesson)
 
 
 def ruff(*command: str | Path) -> subprocess.CompletedProcess:
     """Run ruff on lessons: a page is not as wide as an editor."""
     command = [sys.executable, "-m", "ruff", *command, "--config", "line-length=100"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
 
 
 def execute(path: Path) -> None:

@@ -9,6 +9,7 @@ tagged `spoils` shows what was to be predicted.
 """
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -128,6 +129,24 @@ def weigh(lesson: NotebookNode) -> dict[str, int]:
         "minutes": sum(each["minutes"] for each in settings),
         "points": sum(sum(each["points"]) for each in settings),
     }
+
+
+def refuse_damaged_lessons() -> None:
+    """Say which notebook beside the lessons is none, and raise SystemExit where a tool has stripped a lesson.
+
+    What goes with a lesson's metadata would go from all that is made of it; an id that is missing would be another one
+    each time.
+    """
+    for path in sorted({*NOTEBOOKS.glob("*.ipynb"), *(NOTEBOOKS / "companion").glob("*.ipynb")} - {*LESSONS}):
+        print(f"{path.name} is no lesson, so nothing is made of it; build/lessons.py lists those that are")
+    for path in LESSONS:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        tags = [tag for cell in cells for tag in cell["metadata"].get("tags", [])]
+        lost = ["ids of cells"] * any("id" not in cell for cell in cells)
+        lost += ["the metadata of its cells"] * ("exercise" not in tags)
+        if lost:
+            said = f"{path.name} has lost {' and '.join(lost)}: take back the version in git, and what you changed"
+            raise SystemExit(f"{said}, in JupyterLab or VS Code; nothing was written")
 
 
 def write_if_changed(path: Path, content: bytes) -> None:

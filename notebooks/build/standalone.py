@@ -22,14 +22,34 @@ UNPACK = '''\
 # @title Run this first: it unpacks the modules of these lessons, where they are not installed
 def unpack(packed):
     """Make the modules importable; raise ModuleNotFoundError for packages, with the line to run."""
-    import atexit, base64, bz2, importlib.util, json, pathlib, shutil, sys, tempfile
+    import atexit, base64, bz2, importlib.util, json, pathlib, re, shutil, sys, tempfile
+    from importlib import metadata
+
+    def is_there(name, line):
+        package, _, floor = line.partition(">=")
+        numbers = (re.findall("[0-9]+", text) + [0, 0] for text in (version(package), floor))
+        have, want = ([int(each) for each in found[:3]] for found in numbers)
+        return importlib.util.find_spec(name) and have >= want
+
+    def version(package):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "999"  # it may be there without saying its version
+
+    def is_installed(path, text):
+        spec = importlib.util.find_spec(path.split("/")[0].removesuffix(".py"))
+        file = pathlib.Path(spec.origin).parents["/" in path] / path if spec and spec.origin else None
+        return file and file.exists() and file.read_text(encoding="utf-8") == text
 
     packages, texts = json.loads(bz2.decompress(base64.b85decode(packed)))
-    lacking = [line for name, line in packages.items() if not importlib.util.find_spec(name)]
+    lacking = {name: line for name, line in packages.items() if not is_there(name, line)}
     if lacking:
-        line = "%pip install " + " ".join(f'"{each}"' for each in lacking)
-        raise ModuleNotFoundError(f"run this in a cell of its own, and this cell again: {line}")
-    if all(importlib.util.find_spec(path.split("/")[0].removesuffix(".py")) for path in texts):
+        pip = "%pip install" if importlib.util.find_spec("pip") else f'!uv pip install --python "{sys.executable}"'
+        line = " ".join([pip, *(f'"{each}"' for each in lacking.values())])
+        restart = "restart the kernel, " * any(name in sys.modules for name in lacking)
+        raise ModuleNotFoundError(f"run this in a cell of its own, {restart}and this cell again: {line}")
+    if all(is_installed(path, text) for path, text in texts.items()):
         return
     folder = pathlib.Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -37,30 +57,59 @@ def unpack(packed):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
     sys.path.insert(0, str(folder))
+    # What another notebook, or an older file beside this one, has brought is not this notebook's.
+    for name in [name for name in sys.modules if name.split(".")[0] in ("vpg_helpers", "vpg_lab")]:
+        del sys.modules[name]
 
 
 unpack("PACKED")
 del unpack'''
 
-KEEP = """\
+KEEP = '''\
 # @title In Colab, what you write is lost with this machine: choose otherwise, and run this cell
 what_you_write = "is lost"  # @param ["is lost", "is kept in Drive", "is uploaded", "is downloaded"]
-if what_you_write == "is kept in Drive":
-    import os
 
-    from google.colab import drive
 
-    drive.mount("/content/drive")
-    os.chdir("/content/drive/MyDrive")
-elif what_you_write != "is lost":
-    import glob
+def keep_what_you_write(choice):
+    """Do with the files of your functions what the form says; say in one line what does not work."""
+    import glob, itertools, os, re
 
-    from google.colab import files
+    try:
+        from google.colab import drive, files
 
-    if what_you_write == "is uploaded":
-        files.upload()
-    for name in glob.glob("my_*.py") if what_you_write == "is downloaded" else []:
-        files.download(name)"""
+        if choice == "is kept in Drive":
+            drive.mount("/content/drive")
+            os.chdir("/content/drive/MyDrive")
+        elif choice == "is downloaded":
+            found = glob.glob("my_*.py")
+            for name in found:
+                files.download(name)
+            if not found:
+                print("There is nothing to download yet: no function has passed its checks.")
+        else:
+            before = os.listdir()
+            files.upload()
+            arrived = sorted({*os.listdir()} - {*before})
+            for name in arrived:
+                plain = re.sub(r"( ?[(][0-9]+[)])+[.]py$", ".py", name)
+                if plain != name and os.path.exists(plain):
+                    free = (plain.replace(".py", f".before-{n}.py") for n in itertools.count(1))
+                    aside = next(each for each in free if not os.path.exists(each))
+                    os.replace(plain, aside)
+                    print(f"The {plain} that was here is now {aside}.")
+                os.replace(name, plain)
+                print(f"{name} is used as {plain}.")
+            if not arrived:
+                print("Nothing new was uploaded.")
+    except ImportError:
+        print("This is not Colab: what you write is kept beside this notebook.")
+    except Exception as error:
+        print(f'"{choice}" does not work here ({type(error).__name__}: {error}); choose otherwise.')
+
+
+if what_you_write != "is lost":
+    keep_what_you_write(what_you_write)
+del keep_what_you_write'''
 
 KEEP_SAID = (
     "\n\n**In Colab** every notebook has a machine of its own, and the file with what you wrote "

@@ -52,13 +52,13 @@ def main():
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "bench.ipynb")
     options = ["--no-browser", "--allow-root", "--IdentityProvider.token=secret", f"--ServerApp.root_dir={folder}"]
-    log = (folder / "log").open("w")
+    log = (folder / "log").open("w", encoding="utf-8")
     # "Write nothing" holds for JupyterLab's own settings and workspaces too.
     own = {f"JUPYTER{name}_DIR": str(folder / name) for name in ("_CONFIG", "LAB_SETTINGS", "LAB_WORKSPACES")}
     command = [sys.executable, "-m", "jupyter", "lab", *options]
     server = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **own})
     try:
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/lab", (folder / "log").read_text())):
+        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/lab", (folder / "log").read_text(encoding="utf-8"))):
             time.sleep(0.3)
         with sync_playwright() as playwright:
             arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -303,7 +303,7 @@ def verdicts(exercise: str, mutants: list[Mutant]) -> Iterator[str]:
 
 def equal_mutants() -> dict[tuple[str, str], str]:
     """Return the mutants that behave as the lesson's own function does, with the reason."""
-    lines = [line for line in EQUAL.read_text().splitlines() if line and not line.startswith("#")]
+    lines = [line for line in EQUAL.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     fields = [line.split(" | ") for line in lines]
     return {(exercise, change): reason for exercise, change, reason in fields}
 

@@ -154,6 +154,7 @@ BUILD = {
     "build": set(),
     "build.lessons": {"vpg_lab.checks"},
     "build.executing": {"build.lessons"},
+    "build.freezing": {"vpg_lab.widgets"},
     "build.links": {"build.lessons"},
     "build.tables": {"build.lessons", "vpg_lab.learner"},
     "build.edition": {"build.lessons", "build.links", "vpg_lab.checks", "vpg_lab.learner"},
@@ -161,7 +162,7 @@ BUILD = {
     "build.standalone": {"build.lessons", "build.links", "build.edition"},
     "build.pages": {"build.lessons", "build.links"},
 }
-ARROWS |= BUILD | {"make": {*BUILD} - {"build"}}
+ARROWS |= BUILD | {"make": {*BUILD} - {"build", "build.freezing"}}  # a kernel imports that one
 
 
 def modules():

@@ -1,9 +1,6 @@
 """Pages to read, in a real browser where there is one: links, formulas, pictures, themes, and the cart to drive."""
 
-import functools
-import http.server
 import re
-import threading
 from urllib.parse import unquote
 
 import pytest
@@ -11,22 +8,6 @@ from bs4 import BeautifulSoup
 from build.lessons import LESSONS, code_cells, name_of, read
 
 from vpg_lab import widgets
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The pages, and a server for them on loopback: (folder, address)."""
-    pytest.importorskip("math_core", reason="the extra [site] is not installed")
-    folder = tmp_path_factory.mktemp("site")
-    from build.pages import write_site
-
-    write_site(folder)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    handler.func.log_message = lambda *_: None
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
 
 
 def test_pages_are_small_and_link_to_each_other(site):

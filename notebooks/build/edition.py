@@ -221,6 +221,7 @@ def without_spoilers(cell: NotebookNode, follows_question: bool) -> NotebookNode
     """Return a code cell without an execution, and with no output but a picture that explains."""
     keep_pictures = not (follows_question or has_tag(cell, "spoils"))
     outputs = [each for each in cell.outputs if keep_pictures and "image/png" in each.get("data", {})]
+    outputs = [each for each in outputs if not each.metadata.get("stands_still")]  # a slider's: the cell makes one
     tags = [tag for tag in cell.metadata.get("tags", []) if tag != "nbval-ignore-output"]
     kept = {"jupyter": cell.metadata["jupyter"]} if "jupyter" in cell.metadata else {}
     if "setup" in tags:

@@ -1,9 +1,6 @@
-"""A browser, and the pages to read, for the tests that need them."""
+"""A browser for the tests that need one."""
 
-import functools
-import http.server
 import shutil
-import threading
 
 import pytest
 
@@ -21,19 +18,3 @@ def browser():
         browser = started.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The pages, and a server for them on loopback: (folder, address)."""
-    pytest.importorskip("math_core", reason="the extra [site] is not installed")
-    from build.pages import write_site
-
-    folder = tmp_path_factory.mktemp("site")
-    write_site(folder)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    handler.func.log_message = lambda *_: None
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()

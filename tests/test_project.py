@@ -160,9 +160,10 @@ BUILD = {
     "build.edition": {"build.lessons", "build.links", "vpg_lab.checks", "vpg_lab.learner"},
     "build.course": {"build.lessons", "build.edition"},
     "build.standalone": {"build.lessons", "build.links", "build.edition"},
-    "build.pages": {"build.lessons", "build.links"},
+    "build.glossary": {"build.lessons"},
+    "build.pages": {"build.glossary", "build.lessons", "build.links", "build.standalone"},
 }
-ARROWS |= BUILD | {"make": {*BUILD} - {"build", "build.freezing"}}  # a kernel imports that one
+ARROWS |= BUILD | {"make": {*BUILD} - {"build", "build.freezing", "build.glossary"}}
 
 
 def modules():

@@ -240,16 +240,3 @@ def test_lesson_2_s_bars_are_the_softmax_of_the_logits_shown(open_page):
         (left, right), said = move(page, *places)
         expected = 1 / (1 + math.exp(float(right) - float(left)))
         assert f"left {expected:.3f}; right {1 - expected:.3f}" in said
-
-
-def test_without_scripts_a_page_shows_the_picture_and_with_them_the_slider(browser, site):
-    for scripts in (True, False):
-        context = browser.new_context(java_script_enabled=scripts)
-        page = context.new_page()
-        page.goto(f"{site[1]}/02_policy.html")
-        assert page.locator("img[alt^='Three settings']").count() == (0 if scripts else 2)
-        if scripts:
-            page.locator(".vpg-slide svg").nth(1).wait_for()
-        else:
-            assert page.get_by_text("where a page may run scripts").count() == 2
-        context.close()

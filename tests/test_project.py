@@ -145,6 +145,7 @@ ARROWS = {
     "vpg_lab.checks.worlds": {"vpg_lab.checks.expect"},
     "vpg_lab.checks": {"vpg_lab.checks.verdicts"},
     "vpg_lab.learner": {"vpg_lab.checks.verdicts"},
+    "vpg_lab.progress": {"vpg_lab.checks.verdicts", "vpg_lab.learner", "vpg_lab.pictures"},
 }
 LESSON_CHECKS = {"vpg_helpers", *(f"vpg_lab.{room}" for room in ("companion", "small_world"))}
 LESSON_CHECKS |= {f"vpg_lab.checks.{room}" for room in ("expect", "verdicts", "worlds")}
@@ -157,7 +158,7 @@ BUILD = {
     "build.freezing": {"vpg_lab.widgets"},
     "build.links": {"build.lessons"},
     "build.tables": {"build.lessons", "vpg_lab.learner"},
-    "build.edition": {"build.lessons", "build.links", "vpg_lab.checks", "vpg_lab.learner"},
+    "build.edition": {"build.lessons", "build.links", "vpg_lab.checks", "vpg_lab.learner", "vpg_lab.progress"},
     "build.course": {"build.lessons", "build.edition"},
     "build.standalone": {"build.lessons", "build.links", "build.edition"},
     "build.glossary": {"build.lessons"},

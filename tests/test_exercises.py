@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 import pytest
-from build.edition import blank, seal_question
+from build.edition import seal_question
 from build.lessons import LESSONS, questions_of, read
 from catalogue import FOLDER, Stage, change, read_catalogue, references, run
 
@@ -23,6 +23,7 @@ import vpg_helpers
 from vpg_lab import learner
 from vpg_lab.checks import CLAIMS, CheckFailed, NotWrittenYet, check, judge
 from vpg_lab.checks.verdicts import checking, claim
+from vpg_lab.progress import blank
 
 pytestmark = pytest.mark.usefixtures("ipython")  # as learners run them
 WRONG, RIGHT = read_catalogue("wrong_answers.txt"), read_catalogue("right_answers.txt")

@@ -175,6 +175,7 @@ ARROWS = {
     "vpg_lab.checks": {"vpg_lab.checks.verdicts"},
     "vpg_lab.cells": set(),
     "vpg_lab.learner": {"vpg_lab.cells", "vpg_lab.checks.verdicts"},
+    "vpg_lab.progress": {"vpg_lab.checks.verdicts", "vpg_lab.learner", "vpg_lab.pictures"},
 }
 LESSON_CHECKS = {"vpg_helpers", *(f"vpg_lab.{room}" for room in ("companion", "small_world"))}
 LESSON_CHECKS |= {f"vpg_lab.checks.{room}" for room in ("expect", "verdicts", "worlds")}
@@ -184,14 +185,16 @@ BUILD = {
     "build": set(),
     "build.lessons": {"vpg_lab.checks"},
     "build.executing": {"build.lessons"},
+    "build.freezing": {"vpg_lab.widgets"},
     "build.links": {"build.lessons"},
     "build.tables": {"build.lessons", "vpg_lab.learner"},
-    "build.edition": {"build.lessons", "build.links", "vpg_lab.checks", "vpg_lab.learner"},
+    "build.edition": {"build.lessons", "build.links", "vpg_lab.checks", "vpg_lab.learner", "vpg_lab.progress"},
     "build.course": {"build.lessons", "build.edition"},
     "build.standalone": {"build.lessons", "build.links", "build.edition"},
-    "build.pages": {"build.lessons", "build.links"},
+    "build.glossary": {"build.lessons"},
+    "build.pages": {"build.glossary", "build.lessons", "build.links", "build.standalone"},
 }
-ARROWS |= BUILD | {"make": {*BUILD} - {"build"}}
+ARROWS |= BUILD | {"make": {*BUILD} - {"build", "build.freezing", "build.glossary"}}
 
 
 def modules():

@@ -29,13 +29,23 @@ class Page(NamedTuple):
         return self.html
 
 
-def slide(draw: Callable[..., str | Picture], live: bool = True, play: str = "", **controls) -> widgets.VBox:
+class Sliders(widgets.VBox):
+    """Controls above the drawing that they drive; draw, inputs (one by keyword) and play are what slide was given."""
+
+    def __init__(self, rows, draw, inputs, play):
+        super().__init__(rows)
+        self.draw, self.inputs, self.play = draw, inputs, play
+
+
+def slide(draw: Callable[..., str | Picture], live: bool = True, play: str = "", **controls) -> Sliders:
     """Show draw(**values), an SVG string or a Picture, under one control per keyword; redraw when one moves.
 
     A control is (low, high, start), a slider of numbers, whole ones where all three are; or a list of choices,
     of which the first is the start; or a pair of such a list and another start.
     With live=False it redraws when a control is let go: for drawings that take longer than a blink. play names a
     control of whole numbers that gets buttons to play and pause, ten values a second.
+    Where no kernel runs, a lesson's page has drawings of many settings instead (notebooks/build/freezing.py): what
+    draw gives must depend on its values and on nothing that it was asked before.
     Raises ValueError where play names no such control.
     """
     inputs = {name: _build_control(name.replace("_", " "), control, live) for name, control in controls.items()}
@@ -53,7 +63,7 @@ def slide(draw: Callable[..., str | Picture], live: bool = True, play: str = "",
         control.observe(redraw, "value")
     redraw()
     rows = [_add_player(control) if name == play else control for name, control in inputs.items()]
-    return widgets.VBox([*rows, view] if live else [*rows, status, view])
+    return Sliders([*rows, view] if live else [*rows, status, view], draw, inputs, play)
 
 
 def _build_control(label, control, live):

@@ -1,6 +1,5 @@
 """The exercise edition: the lessons with blanks, hints, checks claim by claim, and nbgrader's metadata."""
 
-import ast
 import base64
 import hashlib
 import json
@@ -30,6 +29,7 @@ from build.lessons import (
 from build.links import mend_links, with_badges
 from vpg_lab.checks import CLAIMS
 from vpg_lab.learner import AGENT, SHELVES, VPG
+from vpg_lab.progress import blank
 
 HIDDEN = {"cellView": "form", "jupyter": {"source_hidden": True}}  # for Colab, for JupyterLab
 ANSWER = re.compile(r"\n*<details><summary>Answer</summary>.*?</details>", re.S)
@@ -38,11 +38,14 @@ WELCOME = """\
 there and not here. Where a cell says `raise NotImplementedError`, the code is yours to write; where
 a name is set to `...`, the answer. Run the cells one by one. A check says in one line what is
 wrong: mend it and run both cells again, or go on with the next cell. Hints unfold one by one.
-{kept}The exercises take {minutes} minutes on top of the reading and give {points} points.
+{kept}Where you stand, over all lessons: `progress()` of `vpg_lab.progress`; its `begin_anew("{first}")`
+gives you a blank again. The exercises take {minutes} minutes on top of the reading and give {points} points.
 """
 KEPT = """\
 What passes of {names} is kept in `{file}` beside this notebook, and later lessons use it.
 """
+SIX = "That was the last of the six. Once all are yours, the next cell trains your own agent, and shows it:"
+CELEBRATE = "from vpg_lab.progress import celebrate\n\ncelebrate()"
 AFTERWARDS = "<details><summary>Once you have answered</summary>\n\n{}\n\n</details>"
 
 
@@ -54,25 +57,6 @@ def seal(text: str) -> str:
 def seal_question(settings: dict) -> str:
     """Seal a question's answer and the sentences of its choices, as vpg_lab.checks.judge reads them."""
     return seal(json.dumps({"answer": settings["answer"], "choices": settings["choices"]}, ensure_ascii=False))
-
-
-def blank(source: str) -> str:
-    """Return a function's signature and docstring, with a body that is not written yet.
-
-    Of a class every method is left so, and what stands above the first one stays.
-    """
-    (exercise,) = ast.parse(source).body
-    methods = [part for part in exercise.body if isinstance(part, ast.FunctionDef)]
-    lines, kept, written = source.splitlines(), [], 0
-    for function in methods if isinstance(exercise, ast.ClassDef) else [exercise]:
-        docstring = function.body[0]
-        if not (isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)):
-            raise ValueError(f"{function.name} has no docstring; the exercise would not say what is asked for")
-        indent = " " * docstring.col_offset
-        kept += lines[written : docstring.end_lineno]
-        kept.append(f'{indent}raise NotImplementedError("{exercise.name} is not written yet")')
-        written = function.end_lineno
-    return "\n".join(kept)
 
 
 def grading(identifier: str, points: int = 0, solution: bool = False) -> dict:
@@ -172,11 +156,13 @@ def make_exercise(lesson: NotebookNode, cell: NotebookNode, with_reference: bool
     reference = f"<details><summary>Stuck? The reference</summary>\n\n{code}\n\n</details>\n\n"
     ways_on = "The next cell goes on with your function if it has passed, and with the reference if not."
     call = f'go_on(\n    "{name}",\n    globals(),\n    "{seal(cell.source)}",\n)'
-    return [
-        *cells,
+    cells += [
         new_markdown_cell(reference * with_reference + ways_on),
         new_code_cell(call, metadata=HIDDEN | {"nbgrader": grading(f"go_on_{name}")}),
     ]
+    if name == AGENT.names[-1]:
+        cells += [new_markdown_cell(SIX), new_code_cell(CELEBRATE, metadata={"nbgrader": grading("celebrate")})]
+    return cells
 
 
 def make_question(text: str, settings: dict) -> list[NotebookNode]:
@@ -221,6 +207,7 @@ def without_spoilers(cell: NotebookNode, follows_question: bool) -> NotebookNode
     """Return a code cell without an execution, and with no output but a picture that explains."""
     keep_pictures = not (follows_question or has_tag(cell, "spoils"))
     outputs = [each for each in cell.outputs if keep_pictures and "image/png" in each.get("data", {})]
+    outputs = [each for each in outputs if not each.metadata.get("stands_still")]  # a slider's: the cell makes one
     tags = [tag for tag in cell.metadata.get("tags", []) if tag != "nbval-ignore-output"]
     kept = {"jupyter": cell.metadata["jupyter"]} if "jupyter" in cell.metadata else {}
     if "setup" in tags:
@@ -242,7 +229,8 @@ def edit(path: Path, lesson: NotebookNode, place: int) -> str:
             quoted = [f"`{name}`" for name in names]
             listed = ", ".join(quoted[:-1]) + " and " * (len(quoted) > 1) + quoted[-1]
             kept = KEPT.format(names=listed, file=SHELVES[names[0]].file)
-        welcome = WELCOME.format(lesson=name_of(path), kept=kept, **weigh(lesson))
+        first, *_ = exercises_of(lesson)
+        welcome = WELCOME.format(lesson=name_of(path), kept=kept, first=first, **weigh(lesson))
         welcome = welcome.replace("\n", " ").strip()
         return with_badges(f"{source}\n\n{welcome}", f"{EDITION.name}/{path.name}")
     if "question" in own(lesson.cells[place - 1]) and "##" not in source:

@@ -9,9 +9,11 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from build.lessons import ROOT, code_cells, own, read
+from build.lessons import NOTEBOOKS, ROOT, code_cells, own, read
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# What the kernel runs first, without a name left behind: sliders show themselves as pages that need no kernel.
+FREEZE = f"__import__('sys').path.append({str(NOTEBOOKS)!r}); __import__('build.freezing').freezing.show_frozen()"
 
 
 def fingerprint(lesson: NotebookNode) -> str:
@@ -48,10 +50,11 @@ def execute(path: Path) -> None:
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
         coalesce_streams=True,
+        extra_arguments=[f"--IPKernelApp.exec_lines={FREEZE}"],
     )
     client.execute()
     for cell in code_cells(notebook):
-        # A widget without a kernel is a blank; what it shows is drawn beside it as a picture.
+        # A widget without a kernel is a blank.
         cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
         for output in cell.outputs:
             # An animation's live form holds the picture once more, and a sanitizer may drop it.

@@ -44,13 +44,24 @@ def colab_address(name: str) -> str | None:
     return f"https://colab.research.google.com/github{path}/blob/{BRANCH}/{name}"
 
 
-def badges(name: str) -> str:
-    """Return the badges that open a notebook, named from notebooks/ on; none without an address."""
+def binder_address(name: str) -> str | None:
+    """Return where Binder opens a notebook, named from notebooks/ on; None without an address."""
     if not address():
-        return ""
+        return None
     host, path = urlsplit(address())[1:3]
     source = f"gh{path}" if host == "github.com" else f"git/{quote(address(), safe='')}"
-    binder = f"https://mybinder.org/v2/{source}/main?labpath={quote(f'notebooks/{name}', safe='')}"
+    return f"https://mybinder.org/v2/{source}/main?labpath={quote(f'notebooks/{name}', safe='')}"
+
+
+def file_address(target: str) -> str | None:
+    """Return where a file, named from notebooks/ on, can be read; None without an address."""
+    return address() and f"{address()}/blob/main/{posixpath.normpath(f'notebooks/{target}')}"
+
+
+def badges(name: str) -> str:
+    """Return the badges that open a notebook, named from notebooks/ on; none without an address."""
+    if not (binder := binder_address(name)):
+        return ""
     line = f"[![launch Binder](https://mybinder.org/badge_logo.svg)]({binder})"
     if colab := colab_address(name):
         picture = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -79,7 +90,7 @@ def mend_links(text: str, name: str, find: Callable[[str, str], str | None]) -> 
         label, file = match[1], posixpath.join(posixpath.dirname(name), match[2])
         target = posixpath.normpath(file)
         found = find(target, match[3])
-        return f"[{label}]({found})" if found else f"{label} (`{target}`)"
+        return f"[{label}]({found})" if found else f"{label} (`{target.removeprefix('../')}`)"
 
     return LINK_TO_FILE.sub(mend, text)
 
@@ -88,7 +99,7 @@ def online_address(target: str, _section: str) -> str | None:
     """Return where a file opens for a reader who has nothing but a notebook, if anywhere."""
     if target.endswith(".ipynb") and colab_address(target):
         return colab_address(target)
-    return address() and f"{address()}/blob/main/notebooks/{target}"
+    return file_address(target)
 
 
 # ---- From a lesson to its neighbors ----------------------------------------------------------------------------------

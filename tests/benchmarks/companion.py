@@ -84,6 +84,7 @@ FEW = {
 # Is it V that is missing, or a learning rate, time, paths that are not cut?
 DOUBTS = {
     "whole": ABLATION["whole"],
+    "V as a baseline alone": Row({"lam": 1.0, "bootstrap": False}, "0 to 100 above no V"),
     "no V, rate 1e-2": Row({**NO_V, "learning_rate": 1e-2}, "worse by 100 to 300: slower, not less noisy"),
     "no V, rate 4e-2": Row({**NO_V, "learning_rate": 4e-2}, "worse by 100 to 300"),
     "no V, gamma = 1": Row({**NO_V, "gamma": 1.0}, "worse by 150 to 300: of 32 steps 0.99 leaves most"),

@@ -1,10 +1,10 @@
-"""Is the whole VPG worth more than the same without V on lesson 9's task? Prints both, seed by seed, and the difference.
+"""Is the whole VPG worth more than the same without V on lesson 9's task? Prints both, seed by seed, and what differs.
 
     python tests/benchmarks/continuous.py
 
-The whole's settings were chosen on seeds 100 to 102. Without V (no values, no bootstrapping, lambda 1) the learning rate
-is chosen anew, of four, on the same three seeds. Expected, before seeds 8000 to 8015 were run so: the whole ends higher,
-on the mean, and not for every seed.
+The whole's settings were chosen on seeds 100 to 102. Without V (no values, no bootstrapping, lambda 1) the learning
+rate is chosen anew, of four, on the same three seeds. Expected, before seeds 8000 to 8015 were run so: the whole ends
+higher, on the mean, and not for every seed.
 """
 
 import sys

@@ -219,6 +219,12 @@ def test_another_folder_is_named_and_a_link_stays_a_link(cells, tmp_path):
     assert FILE.is_symlink() and "def get_action" in (tmp_path / "elsewhere" / FILE).read_text(encoding="utf-8")
 
 
+def test_the_lock_of_a_dead_kernel_is_no_obstacle(cells):
+    lock = Path("my_agent.lock")
+    lock.touch()
+    assert KEPT in cells(POLICY, "check(get_policy)", keep("get_policy")) and not lock.exists()
+
+
 def test_a_byte_order_mark_is_read(cells):
     cells(POLICY, "check(get_policy)", keep("get_policy"))
     FILE.write_bytes(b"\xef\xbb\xbf" + FILE.read_bytes())

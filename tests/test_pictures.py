@@ -35,6 +35,7 @@ def test_pictures_show_and_describe_themselves(model):
 
 
 DARK = {"savefig.facecolor": "black", "font.size": 20, "lines.linewidth": 5, "savefig.dpi": 40, "savefig.bbox": "tight"}
+DARK |= {"path.sketch": (1, 100, 2), "contour.linewidth": 4, "hist.bins": 3}  # drawn as if by hand
 
 
 def test_a_style_of_the_notebook_s_changes_no_picture_and_stays(model):

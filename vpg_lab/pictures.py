@@ -38,9 +38,9 @@ FALL_ANGLE, TRACK_END, MOST_STEPS = 12 * 2 * math.pi / 360, 2.4, 200
 
 
 # A style that a notebook has chosen, a dark one say, is for its own plots; these pictures have matplotlib's defaults.
-STYLED = ("axes", "figure", "font", "grid", "hatch", "image", "legend", "lines", "mathtext", "patch", "savefig")
-STYLED += ("scatter", "text", "xaxis", "xtick", "yaxis", "ytick")
-DEFAULTS = {key: value for key, value in matplotlib.rcParamsDefault.items() if key.split(".")[0] in STYLED}
+NO_STYLE = ("agg", "animation", "backend", "backend_fallback", "date", "docstring", "interactive", "keymap", "macosx")
+NO_STYLE += ("pdf", "pgf", "ps", "svg", "timezone", "tk", "toolbar", "webagg")
+DEFAULTS = {key: value for key, value in matplotlib.rcParamsDefault.items() if key.split(".")[0] not in NO_STYLE}
 _style_of = threading.local()  # whether a thread draws with the defaults already
 _one_at_a_time = threading.RLock()  # settings are everybody's, and widgets may draw beside a cell
 
@@ -131,6 +131,7 @@ def _to_data_url(png):
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
+@own_style()
 def plot_cart(observation: Sequence[float], ax: Axes | None = None) -> Figure:
     """Draw the cart and pole of one observation to scale, the four numbers labeled; angles in radians.
 

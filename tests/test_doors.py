@@ -1,5 +1,6 @@
 """Other doors open: badges, Binder, conda, an older front end, the workflows, the oldest and the newest releases."""
 
+import json
 import os
 import re
 import subprocess
@@ -132,6 +133,46 @@ def test_workflow_runs_the_readme_s_command_on_every_system():
     assert job["strategy"]["matrix"]["python"] == ["3.10", "3.14"]
     (pattern,) = re.findall(r"grep -E '(.*?)' README.md", job["steps"][-1]["run"])
     assert f"grep -E '{pattern}' README.md" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_codespaces_runs_the_readme_s_first_command_on_the_tested_python():
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text(encoding="utf-8"))
+    (first, *_) = re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert first.startswith(container["postCreateCommand"] + " && ") and container["postCreateCommand"].count("&&") == 2
+    python = next(line for line in read_environment("environment.yml")["dependencies"] if "python=" in str(line))
+    assert container["image"].endswith(f":{python.removeprefix('python=')}")
+    files = container["customizations"]["codespaces"]["openFiles"]
+    assert files == [f"notebooks/{name_of(LESSONS[0])}"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the workflow runs on Linux")
+def test_every_lesson_runs_in_colab_s_image_every_week_and_a_failure_opens_an_issue(tmp_path):
+    workflow = yaml.safe_load((ROOT / ".github/workflows/colab.yml").read_text(encoding="utf-8"))
+    (schedule,) = workflow[True]["schedule"]  # YAML takes the word "on" for true
+    assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", schedule["cron"]) and workflow["permissions"]["issues"] == "write"
+    steps = workflow["jobs"]["colab"]["steps"]
+    assert steps[-1]["if"] == "failure()" and "gh issue create" in steps[-1]["run"]
+    for step in steps:
+        assert run("bash", "-n", "-c", step.get("run", "")).stderr == ""
+    (script,) = re.findall(r"<<'SCRIPT'\n(.*)^SCRIPT$", steps[-2]["run"], re.M | re.S)
+    for path in LESSONS:
+        (tmp_path / name_of(path)).parent.mkdir(exist_ok=True)
+        (tmp_path / name_of(path)).touch()
+    # In the place of Python, something that says what it is asked for and fails at one lesson.
+    (tmp_path / "python3").write_text('#!/bin/sh\ncase "$*" in *04_*) exit 1;; esac\n')
+    (tmp_path / "python3").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    said = run("bash", "-c", script, cwd=tmp_path, env=env)
+    assert said.stdout.split("== ")[1:] == [f"{name_of(path)}\n" for path in LESSONS] and said.returncode == 1
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem)
+def test_an_issue_form_asks_for_what_is_needed(path):
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(form) == {"name", "description", "body"}
+    assert len({field["id"] for field in form["body"]}) == len(form["body"]) >= 3
+    assert all(field["type"] in ("input", "textarea") and field["attributes"]["label"] for field in form["body"])
+    assert form["body"][0]["validations"]["required"] is True
 
 
 # --- an older front end, other releases -------------------------------------------------------------------

@@ -99,7 +99,21 @@ def tracked():
 def test_top_level_is_the_architecture():
     top = {name.split("/")[0] for name in tracked()}
     named = {"notebooks", "vpg_helpers.py", "vpg_lab", "environment.yml", "README.md", "tests"}
-    assert {name for name in top if not name.startswith(".")} == named | {"pyproject.toml", "LICENSE"}
+    assert {name for name in top if not name.startswith(".")} == named | {"pyproject.toml", "LICENSE", "CITATION.cff"}
+
+
+def test_the_citation_is_the_project_s_and_names_nobody():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"]
+    assert citation["title"] == README.splitlines()[0].removeprefix("# ")
+    assert citation["abstract"].strip().removesuffix(".") == PROJECT["description"]
+    (authors,) = citation["authors"]
+    assert set(authors) == {"name"} and authors["name"] in (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_the_newest_change_is_this_version_s():
+    changes = (ROOT / ".github/CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", changes, re.M)[0] == PROJECT["version"]
 
 
 # --- no file is long, no line wide ------------------------------------------------------------------------

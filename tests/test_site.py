@@ -87,6 +87,8 @@ def test_every_lesson_s_page_has_a_way_into_its_notebook(site, pages):
             assert any("raise NotImplementedError" in cell.source for cell in code_cells(notebook)) == blanks
     downloads = [link["href"] for link in pages["start.html"].select("td a")]
     assert len(downloads) == len(set(downloads)) == 2 * len(LESSONS)
+    notebooks = [link for page in pages.values() for link in page.select("a[href$=ipynb]:not([href^=http])")]
+    assert all(link.has_attr("download") for link in notebooks)
     assert "jupyter lab" in pages["start.html"].main.get_text()
 
 

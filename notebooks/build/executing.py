@@ -1,6 +1,7 @@
 """Executing a lesson, in place and so that nothing of the machine is left in it."""
 
 import hashlib
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,10 @@ def execute(path: Path) -> None:
     """Run the notebook in its own folder and write it back; where a cell raises, leave the file.
 
     No times are recorded, no widget state is kept, streams are merged: without training, a second execution leaves
-    the file byte for byte as it is.
+    the file byte for byte as it is. Raises ModuleNotFoundError where the package is missing that freezes sliders.
     """
+    if not importlib.util.find_spec("resvg_py"):
+        raise ModuleNotFoundError('a lesson is executed with what the tests need: pip install -e ".[test]"')
     notebook = read(path)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

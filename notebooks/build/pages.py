@@ -49,6 +49,7 @@ def render_text(text: str) -> str:
     renderer = Renderer(escape=False, embed_images=True, path=str(ROOT), anchor_link_text="")
     html = MarkdownWithMath(renderer).render(text)
     html = html.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    html = re.sub(r'<a href="([^":]+\.ipynb)"', r'<a download href="\1"', html)
     return html.replace('<a class="anchor-link"', '<a class="anchor-link" aria-label="Link to this section"')
 
 
@@ -140,10 +141,10 @@ def make_site(notebooks: dict[str, NotebookNode], folder: Path) -> None:
 
 def list_downloads() -> str:
     """Return a table of all notebooks that work alone, in Markdown, with links that start from notebooks/."""
-    rows = ["| lesson | walk-through | exercises |", "|---|---|---|"]
+    rows = ["| walk-through | exercises |", "|---|---|"]
     for path in LESSONS:
-        links = [f"[{path.name}]({ALONE}/{name})" for name in (name_of(path), f"{EDITION.name}/{path.name}")]
-        rows.append(f"| {opening_of(read(path)).title} | {' | '.join(links)} |")
+        title, name = opening_of(read(path)).title, name_of(path)
+        rows.append(f"| [{title}]({ALONE}/{name}) | [{title}, blank]({ALONE}/{EDITION.name}/{path.name}) |")
     return "\n".join(rows)
 
 

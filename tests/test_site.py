@@ -35,10 +35,10 @@ def test_pages_are_small_and_link_to_each_other(site):
     assert set(pages) >= {"index.html", *(name_of(path.with_suffix(".html")) for path in LESSONS)}
     assert sum(path.stat().st_size for path in folder.glob("*.*")) <= 6_000_000
     for name, text in pages.items():
-        for target in re.findall(r'href="([^"#]+)', text):
+        for target in re.findall(r'(?:href|script src)="([^"#]+)', text):
             if not target.startswith(("https://", "data:")):
                 assert (folder / name).parent.joinpath(target).exists(), f"{name} links to {target}"
-        assert not re.search(r'(src|srcset)="(?!data:)|url\(|@import|<link[^>]+href="http', text), name
+        assert not re.search(r'(src|srcset)="(?!data:|[\w./]+\.js")|url\(|@import|<link[^>]+href="http', text), name
         assert 'aria-current="page"' in text and "badge" not in text
 
 
@@ -72,6 +72,14 @@ def test_pages_draw_formulas_fold_checks_and_describe_pictures(site):
         for shown in page.select("pre, code, script, math"):
             shown.decompose()
         assert "$" not in page.main.get_text()
+
+
+def test_the_recipe_is_trained_on_the_home_page_and_in_lesson_5(site):
+    pages = {path: path.read_text(encoding="utf-8") for path in site[0].rglob("*.html")}
+    places = {path for path, text in pages.items() if 'class="trainer"' in text}
+    assert places == {site[0] / "index.html", site[0] / "05_training.html"}
+    home = BeautifulSoup(pages[site[0] / "index.html"], "html.parser").main
+    assert [each.name for each in home.select("p, h1, .trainer")][:2] == ["h1", "section"], "before any other word"
 
 
 def test_pages_ask_no_other_host_and_fit_a_phone(browser, site):

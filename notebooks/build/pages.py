@@ -80,16 +80,19 @@ def make_site(notebooks: dict[str, NotebookNode], folder: Path) -> None:
         path = folder / page["href"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, encoding="utf-8")
-    (folder / "style.css").write_bytes((TEMPLATES / "page" / "style.css").read_bytes())
+    beside = [path for path in (TEMPLATES / "page").iterdir() if path.suffix in (".css", ".js")]
+    for path in [*beside, ROOT / "vpg_lab" / "cartpole.js"]:
+        (folder / path.name).write_bytes(path.read_bytes())
 
 
 def write_site(folder: Path) -> None:
     """Write the beginning of the README, all lessons and the companion's map as pages."""
     begin = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Start")[0]
+    title, _, text = begin.replace("](notebooks/", "](").partition("\n")
     companion = NOTEBOOKS / "companion" / "README.md"
-    texts = {
-        "README.md": begin.replace("](notebooks/", "]("),
-        name_of(companion): companion.read_text(encoding="utf-8"),
+    maps = {
+        "README.md": [new_markdown_cell(title, metadata={"tags": ["trainer"]}), new_markdown_cell(text)],
+        name_of(companion): [new_markdown_cell(companion.read_text(encoding="utf-8"))],
     }
-    maps = {name: new_notebook(cells=[new_markdown_cell(text)]) for name, text in texts.items()}
-    make_site(maps | {name_of(path): read(path) for path in LESSONS}, folder)
+    notebooks = {name: new_notebook(cells=cells) for name, cells in maps.items()}
+    make_site(notebooks | {name_of(path): read(path) for path in LESSONS}, folder)

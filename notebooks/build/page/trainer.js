@@ -71,7 +71,7 @@ const draw_curve = () => {
   find("[data-curve] svg").setAttribute("aria-label", last);
   find("[data-curve] svg").innerHTML = [
     `<path d="M${x(0)} ${y(200)}V${y(0)}H${x(EPOCHS)}"/><path class="goal" d="M${x(0)} ${y(GOAL)}H${x(EPOCHS)}"/>`,
-    ...[0, 100, 200].map(steps => text(steps, x(0) - 8, y(steps) + 5, "end")),
+    ...[0, 100, GOAL, 200].map(steps => text(steps, x(0) - 8, y(steps) + 5, "end")),
     text(0, x(0), 226, "middle"), text("epoch", x(EPOCHS / 2), 226, "middle"), text(EPOCHS, x(EPOCHS), 226, "end"),
     ...runs_before.map(curve => line(curve, "before")), line(mean_returns, "now"),
     text(last, x(EPOCHS), y(0) - 10, "end"),

@@ -11,6 +11,7 @@ from build.lessons import ROOT
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 import vpg_helpers as vpg
+from vpg_lab import widgets
 from vpg_lab.intervals import share_interval
 
 SCRIPTS = [ROOT / "vpg_lab/cartpole.js", ROOT / "notebooks/build/page/train.js"]
@@ -64,6 +65,13 @@ def test_whole_episodes_are_gymnasium_s(ask, name, end):
         ends.add("time" if truncated else "fell" if abs(recorded[-1][2]) > math.radians(12) else "left")
         np.testing.assert_allclose(ask(PLAY, [start, actions]), recorded, rtol=0, atol=1e-6)
     assert ends == {end}, "the episodes show what they are to show"
+
+
+def test_the_cart_to_drive_and_the_trainer_share_one_physics():
+    assert SCRIPTS[0].read_text(encoding="utf-8") in widgets.drive_cart().html
+    pages = [*(ROOT / "vpg_lab").glob("*.*"), *(ROOT / "notebooks/build/page").glob("*.*")]
+    with_gravity = [path for path in pages if "9.8 *" in path.read_text(encoding="utf-8")]
+    assert with_gravity == [SCRIPTS[0]]
 
 
 # --- the same gradient and the same gradient step ---------------------------------------------------------
@@ -262,6 +270,7 @@ def wait_for(page, selector, words, seconds=60):
 def test_one_press_trains_until_the_pole_stays_up(open_page):
     page = open_page()
     assert page.inner_text("[data-said]").startswith("Untrained")
+    assert page.locator("[role=img]:not([aria-label]), [role=img][aria-label='']").count() == 0, "all say what they are"
     assert max(corner[3] for corner in page.evaluate(CORNERS)) < 128, "pale"
     page.click("[data-train]")
     wait_for(page, "[data-stage='80'] figcaption span", "up for all 200 steps")

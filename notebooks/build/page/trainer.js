@@ -4,7 +4,7 @@ const EPOCHS = 80, GOAL = 180, LEAST_MILLISECONDS = 25;  // an epoch, so that th
 const RECIPES = {whole_return, rewards_to_go, minus_mean};
 const root = document.querySelector(".trainer"), find = name => root.querySelector(name);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const main = find("[data-train]"), seed = find("[data-seed]");
+const button = find("[data-train]"), seed = find("[data-seed]");
 const settings = [...root.querySelectorAll("details :is(input, select)")];
 let run, model, mean_returns = [], runs_before = [], is_training = false, last_turn = 0, is_turning = false;
 
@@ -67,14 +67,13 @@ const draw_curve = () => {
   const point = (steps, epoch) => `${x(epoch + 1).toFixed(1)},${y(steps).toFixed(1)}`;
   const line = (curve, kind) => `<polyline class="${kind}" points="${curve.map(point).join(" ")}"/>`;
   const text = (words, right, down, anchor) => `<text x="${right}" y="${down}" text-anchor="${anchor}">${words}</text>`;
-  const last = mean_returns.length ? reached() : "";
-  find("[data-curve] svg").setAttribute("aria-label", last);
+  find("[data-curve] svg").setAttribute("aria-label", reached());
   find("[data-curve] svg").innerHTML = [
     `<path d="M${x(0)} ${y(200)}V${y(0)}H${x(EPOCHS)}"/><path class="goal" d="M${x(0)} ${y(GOAL)}H${x(EPOCHS)}"/>`,
     ...[0, 100, GOAL, 200].map(steps => text(steps, x(0) - 8, y(steps) + 5, "end")),
     text(0, x(0), 226, "middle"), text("epoch", x(EPOCHS / 2), 226, "middle"), text(EPOCHS, x(EPOCHS), 226, "end"),
     ...runs_before.map(curve => line(curve, "before")), line(mean_returns, "now"),
-    text(last, x(EPOCHS), y(0) - 10, "end"),
+    text(reached(), x(EPOCHS), y(0) - 10, "end"),
   ].join("");
 };
 
@@ -104,7 +103,8 @@ const draw = () => {
 // ---- 2. What is said
 
 const say = text => { find("[data-said]").textContent = text; };
-const reached = () => `Epoch ${mean_returns.length} of ${EPOCHS}: up for ${Math.round(mean_returns.at(-1))} steps.`;
+const reached = () => mean_returns.length ?
+  `Epoch ${mean_returns.length} of ${EPOCHS}: up for ${Math.round(mean_returns.at(-1))} steps.` : "No epoch yet.";
 
 // ---- 3. What happens
 
@@ -113,7 +113,7 @@ const stages = [...root.querySelectorAll("[data-stage]")].map(figure => new Stag
 const begin_anew = () => {
   if (mean_returns.length) runs_before = [...runs_before, mean_returns].slice(-8);
   [is_training, run, mean_returns] = [false, null, []];
-  main.textContent = "Train";
+  button.textContent = "Train";
   for (const stage of stages) stage.clear();
   if (!seed.checkValidity()) return say(`The seed is "${seed.value}"; give a whole number from 0 to ${seed.max}.`);
   const [, rate, weigh, poles] = settings.map(setting => setting.value);
@@ -130,7 +130,7 @@ const take_turn = () => {
   for (const stage of stages) if (stage.epoch === epoch) stage.watch(model);
   if (epoch === EPOCHS) {
     is_training = false;
-    main.textContent = `Train seed ${Number(seed.value) + 1}`;
+    button.textContent = `Train seed ${Number(seed.value) + 1}`;
   }
   if (epoch % 20 === 0 && epoch) say(reached());
   if (!calm.matches || epoch % 20 === 0) draw();
@@ -151,19 +151,16 @@ const keep_turning = () => {
   is_turning = true;
 };
 
-main.addEventListener("click", () => {
-  if (mean_returns.length === EPOCHS) {
-    seed.value = Number(seed.value) + 1;
-    begin_anew();
-  }
-  if (!run) return begin_anew();
+button.addEventListener("click", () => {
+  if (mean_returns.length === EPOCHS) seed.value = Number(seed.value) + 1;
+  if (!is_training && [0, EPOCHS].includes(mean_returns.length)) begin_anew();
+  if (!run) return;
   is_training = !is_training;
-  main.textContent = is_training ? "Stop" : "Go on";
+  button.textContent = is_training ? "Stop" : "Go on";
   find("[data-anew]").hidden = false;
-  if (is_training) say("It plays and learns.");
-  else if (mean_returns.length) say(`Stopped. ${reached()}`);
-  else say("Stopped.");
-  keep_turning();
+  say(is_training ? "It plays and learns." : `Stopped. ${reached()}`);
+  if (is_training) keep_turning();
+  else draw();
 });
 find("[data-anew]").addEventListener("click", begin_anew);
 for (const setting of settings) setting.addEventListener("change", begin_anew);

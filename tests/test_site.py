@@ -159,6 +159,14 @@ def test_pages_draw_formulas_fold_checks_and_describe_pictures(pages):
         assert "$" not in left.get_text()
 
 
+def test_the_recipe_is_trained_on_the_home_page_and_in_lesson_5(site):
+    pages = {path: path.read_text(encoding="utf-8") for path in site[0].rglob("*.html")}
+    places = {path for path, text in pages.items() if 'class="trainer"' in text}
+    assert places == {site[0] / "index.html", site[0] / "05_training.html"}
+    home = BeautifulSoup(pages[site[0] / "index.html"], "html.parser").main
+    assert [each.name for each in home.select("p, h1, .trainer")][:2] == ["h1", "section"], "before any other word"
+
+
 def test_pages_ask_no_other_host_and_fit_a_phone(browser, site):
     folder, address = site
     page, asked, errors = browser.new_page(viewport={"width": 390, "height": 800}), [], []

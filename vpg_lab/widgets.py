@@ -11,7 +11,7 @@ from typing import NamedTuple
 import ipywidgets as widgets
 from IPython.display import display
 
-from vpg_lab.pictures import BLUE, FALL_ANGLE, MOST_STEPS, TRACK_END, VERMILLION, Picture
+from vpg_lab.pictures import BLUE, VERMILLION, Picture
 
 FOLDER = Path(__file__).parent
 
@@ -106,7 +106,6 @@ def drive_cart() -> Page:
     The physics is Gymnasium's, step by step (Euler's method, 0.02 s, 10 N, episodes of 200 steps). Between keys
     the pushes alternate, since CartPole has no action that does nothing.
     """
-    constants = {"fallAngle": FALL_ANGLE, "trackEnd": TRACK_END, "mostSteps": MOST_STEPS}
-    constants |= {"blue": BLUE, "vermillion": VERMILLION}
-    html = (FOLDER / "drive_cart.html").read_text(encoding="utf-8").replace("CONSTANTS", json.dumps(constants))
+    html, physics = ((FOLDER / name).read_text(encoding="utf-8") for name in ("drive_cart.html", "cartpole.js"))
+    html = html.replace("COLORS", json.dumps({"blue": BLUE, "vermillion": VERMILLION})).replace("CARTPOLE", physics)
     return Page(html, "Drive the cart by hand, with the arrow keys or two buttons: this needs a live notebook.")

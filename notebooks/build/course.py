@@ -9,7 +9,7 @@ from build.lessons import EDITION, ROOT, write_if_changed
 
 def modules() -> list[Path]:
     """Return the files of the project that a notebook may import."""
-    rooms = [path for path in (ROOT / "vpg_lab").rglob("*.*") if path.suffix in (".py", ".html")]
+    rooms = [path for path in (ROOT / "vpg_lab").rglob("*.*") if path.suffix in (".py", ".html", ".js")]
     return [ROOT / "vpg_helpers.py", *sorted(rooms)]
 
 

@@ -5,7 +5,7 @@ which the edition has once for every claim. What is our own in a notebook's or a
 `vpg`. An exercise has `exercise`: stars, minutes, points (one entry per claim) and hints. A Markdown cell with
 `question` ends in a folded answer, and the last cell's `quiz` belongs to its three questions; each has a name, an
 answer, and for every choice the sentence that says why. A cell tagged `given` is one that a check needs, and a cell
-tagged `spoils` shows what was to be predicted.
+tagged `spoils` shows what was to be predicted. Behind a cell tagged `trainer` the site trains the recipe in the page.
 """
 
 import ast

@@ -136,7 +136,9 @@ def make_site(notebooks: dict[str, NotebookNode], folder: Path) -> None:
         path = folder / page["href"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, encoding="utf-8")
-    (folder / "style.css").write_bytes((TEMPLATES / "page" / "style.css").read_bytes())
+    beside = [path for path in (TEMPLATES / "page").iterdir() if path.suffix in (".css", ".js")]
+    for path in [*beside, ROOT / "vpg_lab" / "cartpole.js"]:
+        (folder / path.name).write_bytes(path.read_bytes())
 
 
 def list_downloads() -> str:
@@ -169,6 +171,9 @@ def write_site(folder: Path) -> None:
     texts |= {name_of(path): path.read_text(encoding="utf-8") for path in [companion, *teachers]}
     texts |= {"glossary.md": make_glossary(), "search.md": (PAGE / "search.md").read_text(encoding="utf-8")}
     maps = {name: new_notebook(cells=[new_markdown_cell(text)]) for name, text in texts.items()}
+    title, _, text = texts["README.md"].partition("\n")
+    trainer = new_markdown_cell(title, metadata={"tags": ["trainer"]})
+    maps["README.md"] = new_notebook(cells=[trainer, new_markdown_cell(text)])
     lessons = {name_of(path): read(path) for path in LESSONS}
     first = ["README.md", "start.md", *[name for name in lessons if "/" not in name], name_of(companion), *lessons]
     make_site({name: (maps | lessons)[name] for name in [*first, *maps]}, folder)

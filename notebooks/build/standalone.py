@@ -141,8 +141,8 @@ def project_files(code: str) -> dict[str, str]:
                     texts[path] = (ROOT / path).read_text(encoding="utf-8")
                     waiting.append(texts[path])
     modules = "\n".join(texts.values())
-    for path in (ROOT / "vpg_lab").glob("*.html"):
-        if path.name in modules:
+    for path in (ROOT / "vpg_lab").glob("*.*"):
+        if path.suffix in (".html", ".js") and path.name in modules:
             texts[path.relative_to(ROOT).as_posix()] = path.read_text(encoding="utf-8")
     return dict(sorted(texts.items()))
 

@@ -35,7 +35,7 @@ from vpg_lab.checks import CLAIMS
 from vpg_lab.learner import KEPT_FUNCTIONS
 
 MACHINE = re.compile(r"/home/|/root/|/tmp/|/Users/|\\Users\\|0x[0-9a-f]{6,}|site-packages")
-KNOWN_TAGS = {"exercise", "check", "setup", "given", "spoils", "nbval-ignore-output"}
+KNOWN_TAGS = {"exercise", "check", "setup", "given", "spoils", "trainer", "nbval-ignore-output"}
 KNOWN_METADATA = {"tags", "vpg", "jupyter"}
 
 

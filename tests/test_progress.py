@@ -1,6 +1,7 @@
 """Where a learner stands, how one exercise begins anew, and what is shown once all six functions are theirs."""
 
 import types
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -10,7 +11,7 @@ from catalogue import references, run
 from vpg_lab import learner, progress
 
 NAMES = learner.KEPT_FUNCTIONS
-PRINTED = [nbformat.v4.new_output("stream", text="create_model does what it should")]
+PRINTED = [nbformat.from_dict({"output_type": "stream", "name": "stdout", "text": "create_model does what it should"})]
 FAILED = [nbformat.v4.new_output("error", ename="CheckFailed", evalue="no")]
 
 
@@ -41,7 +42,7 @@ def save(tmp_path, name, **outputs):
 def keep(*names):
     """Write functions of the agent as the learner's file has them."""
     sections = [f"# ---- {name} ----\n\n{references()[name]}\n\n# ---- end of {name} ----\n" for name in names]
-    learner.AGENT.file.write_text(learner.AGENT.header + "\n\n" + "\n\n".join(sections))
+    learner.AGENT.file.write_text(learner.AGENT.header + "\n\n" + "\n\n".join(sections), encoding="utf-8")
 
 
 # --- progress ---------------------------------------------------------------------------------------------
@@ -102,9 +103,9 @@ def test_beginning_anew_gives_the_blank_and_loses_nothing(capsys, kernel):
         (cell,) = [cell for cell in graded("02_policy.ipynb") if cell.metadata.nbgrader.grade_id == "get_policy"]
         assert given == cell.source + "\n"
         assert said.startswith(f"my_agent.get_policy-{number}.py has your version; my_agent.py has none now.")
-        with open(f"my_agent.get_policy-{number}.py") as aside:
-            assert references()["get_policy"] in aside.read()
-        text = learner.AGENT.file.read_text()
+        aside = Path(f"my_agent.get_policy-{number}.py").read_text(encoding="utf-8")
+        assert references()["get_policy"] in aside
+        text = learner.AGENT.file.read_text(encoding="utf-8")
         assert references()["create_model"] in text and "get_policy" not in text
         compile(text, "my_agent.py", "exec")
         keep("create_model", "get_policy")
@@ -145,10 +146,10 @@ def test_what_lacks_is_named_and_six_of_six_play(capsys):
 def test_it_is_the_learner_s_functions_that_play(capsys):
     """A policy that ignores its model learns nothing, whatever the loop around it does."""
     keep(*NAMES)
-    text = learner.AGENT.file.read_text()
+    text = learner.AGENT.file.read_text(encoding="utf-8")
     steps = []
     for policy in ("Categorical(logits=logits)", "Categorical(logits=0 * logits)"):
-        learner.AGENT.file.write_text(text.replace("Categorical(logits=logits)", policy))
+        learner.AGENT.file.write_text(text.replace("Categorical(logits=logits)", policy), encoding="utf-8")
         progress.celebrate(epochs=30)
         steps.append(int(capsys.readouterr().out.partition("stays up for ")[2].split()[0]))
     assert steps[0] > 2 * steps[1] > 0

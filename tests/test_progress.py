@@ -1,7 +1,6 @@
 """Where a learner stands, how one exercise begins anew, and what is shown once all six functions are theirs."""
 
 import types
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -11,7 +10,7 @@ from catalogue import references, run
 from vpg_lab import learner, progress
 
 NAMES = learner.KEPT_FUNCTIONS
-PRINTED = [nbformat.from_dict({"output_type": "stream", "name": "stdout", "text": "create_model does what it should"})]
+PRINTED = [nbformat.v4.new_output("stream", text="create_model does what it should")]
 FAILED = [nbformat.v4.new_output("error", ename="CheckFailed", evalue="no")]
 
 
@@ -103,8 +102,8 @@ def test_beginning_anew_gives_the_blank_and_loses_nothing(capsys, kernel):
         (cell,) = [cell for cell in graded("02_policy.ipynb") if cell.metadata.nbgrader.grade_id == "get_policy"]
         assert given == cell.source + "\n"
         assert said.startswith(f"my_agent.get_policy-{number}.py has your version; my_agent.py has none now.")
-        aside = Path(f"my_agent.get_policy-{number}.py").read_text(encoding="utf-8")
-        assert references()["get_policy"] in aside
+        with open(f"my_agent.get_policy-{number}.py", encoding="utf-8") as aside:
+            assert references()["get_policy"] in aside.read()
         text = learner.AGENT.file.read_text(encoding="utf-8")
         assert references()["create_model"] in text and "get_policy" not in text
         compile(text, "my_agent.py", "exec")

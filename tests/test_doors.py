@@ -159,7 +159,7 @@ def test_every_lesson_runs_in_colab_s_image_every_week_and_a_failure_opens_an_is
         (tmp_path / name_of(path)).parent.mkdir(exist_ok=True)
         (tmp_path / name_of(path)).touch()
     # In the place of Python, something that says what it is asked for and fails at one lesson.
-    (tmp_path / "python3").write_text('#!/bin/sh\ncase "$*" in *04_*) exit 1;; esac\n')
+    (tmp_path / "python3").write_text('#!/bin/sh\ncase "$*" in *04_*) exit 1;; esac\n', encoding="utf-8")
     (tmp_path / "python3").chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     said = run("bash", "-c", script, cwd=tmp_path, env=env)

@@ -209,7 +209,11 @@ def _write(path, text):
 def _keep_before(path, before):
     """Write the version before; sections of the one before that, where they are other ones, stay below as comments."""
     version, _, archive = _read(path).partition(OLDER)
-    for begin, end in _sections(version).values():
+    try:
+        places = _sections(version).values()
+    except SyntaxError:  # somebody has written in it
+        places = [(0, len(version))]
+    for begin, end in places:
         if version[begin:end] not in before:
             archive += "".join(f"# | {line}\n" for line in version[begin:end].split("\n"))
     _write(path, before + ("\n" + OLDER + archive if archive else ""))

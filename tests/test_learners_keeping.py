@@ -207,6 +207,9 @@ def test_a_version_that_was_edited_by_hand_outlives_many_others(cells):
     assert "# |     # found at night\n" in previous
     assert all(f"{factor} / {factor} * model" in previous + FILE.read_text(encoding="utf-8") for factor in range(1, 4))
     compile(previous, "previous", "exec")
+    Path("my_agent.previous.py").write_text("my notes (\n", encoding="utf-8")
+    assert KEPT in cells(POLICY, "check(get_policy)", keep("get_policy"))
+    assert "# | my notes (\n" in Path("my_agent.previous.py").read_text(encoding="utf-8")
 
 
 def test_another_folder_is_named_and_a_link_stays_a_link(cells, tmp_path):

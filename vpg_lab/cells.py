@@ -76,10 +76,10 @@ def _cell_of(name, function):
     """Return the code of the cell that defines a name, as Python: magics are calls, or gone."""
     code, shell = getattr(inspect.unwrap(function), "__code__", None), get_ipython()
     shown = "".join(linecache.getlines(code.co_filename)) if code else ""
-    cells = [_as_python(shell, raw) for raw in reversed(shell.history_manager.input_hist_raw)] if shell else []
+    raw = [*reversed(shell.history_manager.input_hist_raw)] if shell else []
     # The function's own cell first; what is shown of it has broken lines where a comment holds a form feed.
-    own = [cell for cell in cells if cell.splitlines() == shown.splitlines()]
-    for cell in [*own[:1], shown, *cells]:
+    own = (cell for each in raw if (cell := _as_python(shell, each)).splitlines() == shown.splitlines())
+    for cell in itertools.chain(itertools.islice(own, 1), [shown], (_as_python(shell, each) for each in raw)):
         source = re.sub(r"\r\n?", "\n", cell)
         try:
             if any(name in names_of(statement)[0] for statement in ast.parse(source).body):

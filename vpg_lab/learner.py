@@ -41,8 +41,8 @@ AGENT = Shelf(
     '''"""My own agent: the exercise notebooks write each of the six functions here once it has passed its checks.
 
 What you change or add here is used as it is. A function that passes its checks again takes the place of what stands
-between its two lines; the version before is in my_agent.previous.py. To begin anew, delete both. Once all six are here,
-`python my_agent.py` trains the agent.
+between its two lines; the version before is in my_agent.previous.py, older ones as comments below it. To begin anew,
+delete both. Once all six are here, `python my_agent.py` trains the agent.
 """
 
 import copy
@@ -71,7 +71,8 @@ VPG = Shelf(
     '''"""My own Vanilla Policy Gradient: lesson 8 writes each of its functions here once it has passed its checks.
 
 What you change or add here is used as it is, in lesson 9 for one, together with what lesson 8 gives: play_on,
-finish_paths, descend and the settings. The version before is in my_vpg.previous.py; to begin anew, delete both.
+finish_paths, descend and the settings. The version before is in my_vpg.previous.py, older ones as comments below it; to
+begin anew, delete both.
 """
 
 import functools
@@ -208,7 +209,11 @@ def _write(path, text):
 def _keep_before(path, before):
     """Write the version before; sections of the one before that, where they are other ones, stay below as comments."""
     version, _, archive = _read(path).partition(OLDER)
-    for begin, end in _sections(version).values():
+    try:
+        places = _sections(version).values()
+    except SyntaxError:  # somebody has written in it
+        places = [(0, len(version))]
+    for begin, end in places:
         if version[begin:end] not in before:
             archive += "".join(f"# | {line}\n" for line in version[begin:end].split("\n"))
     _write(path, before + ("\n" + OLDER + archive if archive else ""))

@@ -272,7 +272,8 @@ def without_encoding(path):
             given = {each.arg for each in node.keywords}
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             modes = [each.value for each in node.args if isinstance(each, ast.Constant)]
-            is_text = name in ("read_text", "write_text") or "text" in given
+            is_text = name in ("read_text", "write_text")
+            is_text |= any(each.arg == "text" and getattr(each.value, "value", "") is True for each in node.keywords)
             is_text |= name == "open" and (isinstance(node.func, ast.Name) or modes[:1] in (["r"], ["w"], ["a"]))
             if is_text and not given & {"encoding", None} and not any("b" in str(mode) for mode in modes):
                 yield node.lineno

@@ -225,7 +225,10 @@ def address(tmp_path_factory):
     from build.pages import make_site
 
     folder = tmp_path_factory.mktemp("page")
-    make_site({"README.md": new_notebook(cells=[new_markdown_cell("# Home\n\nA sentence.", metadata={"tags": ["trainer"]})])}, folder)
+    make_site(
+        {"README.md": new_notebook(cells=[new_markdown_cell("# Home\n\nA sentence.", metadata={"tags": ["trainer"]})])},
+        folder,
+    )
     return (folder / "index.html").as_uri()
 
 
@@ -294,7 +297,7 @@ def test_by_keyboard_it_is_trained_stopped_continued_and_begun_anew(open_page):
         window.said = [];
         new MutationObserver(() => said.push(place.textContent)).observe(place, {childList: true});
     }""")
-    page.focus("h1 a")
+    page.focus(".doors a:last-child")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Train"
     page.keyboard.press("Enter")

@@ -164,7 +164,9 @@ def test_the_recipe_is_trained_on_the_home_page_and_in_lesson_5(site):
     places = {path for path, text in pages.items() if 'class="trainer"' in text}
     assert places == {site[0] / "index.html", site[0] / "05_training.html"}
     home = BeautifulSoup(pages[site[0] / "index.html"], "html.parser").main
-    assert [each.name for each in home.select("p:not(.doors), h1, .trainer")][:2] == ["h1", "section"], "before any other word"
+    assert [each.name for each in home.select("p:not(.doors), h1, .trainer")][:2] == ["h1", "section"], (
+        "before any other word"
+    )
 
 
 def test_pages_ask_no_other_host_and_fit_a_phone(browser, site):

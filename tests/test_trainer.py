@@ -225,7 +225,10 @@ def address(tmp_path_factory):
     from build.pages import make_site
 
     folder = tmp_path_factory.mktemp("page")
-    make_site({"README.md": new_notebook(cells=[new_markdown_cell("# Home\n\nA sentence.", metadata={"tags": ["trainer"]})])}, folder)
+    make_site(
+        {"README.md": new_notebook(cells=[new_markdown_cell("# Home\n\nA sentence.", metadata={"tags": ["trainer"]})])},
+        folder,
+    )
     return (folder / "index.html").as_uri()
 
 

@@ -10,7 +10,7 @@ from catalogue import references, run
 from vpg_lab import learner, progress
 
 NAMES = learner.KEPT_FUNCTIONS
-PRINTED = [nbformat.v4.new_output("stream", text="create_model does what it should")]
+PRINTED = [nbformat.from_dict({"output_type": "stream", "name": "stdout", "text": "create_model does what it should"})]
 FAILED = [nbformat.v4.new_output("error", ename="CheckFailed", evalue="no")]
 
 

@@ -57,7 +57,7 @@ sys.path[:] = [each for each in sys.path if each != {str(ROOT)!r}]
 """,
         encoding="utf-8",
     )
-    return {**os.environ, "PYTHONPATH": str(folder)}
+    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONIOENCODING": "utf-8"}
 
 
 @pytest.fixture
@@ -66,8 +66,9 @@ def lone(tmp_path):
     env = hide_the_project(tmp_path / "hook")
 
     def run_alone(code, *options):
-        settings = {"capture_output": True, "text": True, "encoding": "utf-8"}
-        return subprocess.run([sys.executable, *options, "-"], input=code, cwd=tmp_path, env=env, **settings)
+        command = [sys.executable, *options, "-"]  # a line of a command has not room for three notebooks
+        pipes = {"input": code, "capture_output": True, "encoding": "utf-8"}
+        return subprocess.run(command, cwd=tmp_path, env=env, **pipes)
 
     assert "ModuleNotFoundError" in run_alone("import vpg_helpers").stderr
     return run_alone

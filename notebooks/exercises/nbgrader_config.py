@@ -50,6 +50,10 @@ c.IgnorePattern.pattern = "."
 c.CourseDirectory.ignore = [".*", "__pycache__", "__MACOSX", "venv", "site-packages", "node_modules", "feedback"]
 c.CourseDirectory.ignore += ["my_agent*", "my_vpg*"]
 
+# How Moodle names what it packs: Ada Lovelace_12_assignsubmission_file_/01_model.ipynb, say, or in a folder there.
+PLACE = r".*[/\\](?P<student_id>[^/\\]+)_assignsubmission_file_?[/\\](?:.*[/\\])?"
+c.FileNameCollectorPlugin.named_regexp = PLACE + r"(?P<file_id>[^/\\.][^/\\]*)\.ipynb"
+
 c.GenerateFeedback.preprocessors = ["vpg_grading.Feedback"]
 c.GenerateFeedback.post_convert_hook = "vpg_grading.leave_only_pages"
 c.HTMLExporter.extra_template_basedirs = [

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import re
 import secrets
+import shutil
 import statistics
 import sys
 import textwrap
@@ -80,14 +81,13 @@ class Feedback(GetGrades):
 
 
 def leave_only_pages(assignment: str, student: str, notebooks: list[str]):
-    """Remove what nbgrader copies beside the feedback pages, modules say; it calls this with paths of notebooks."""
-    for graded in {Path(path).parent for path in notebooks}:
-        folder = Path("feedback", *graded.parts[-2:])
-        for path in sorted(folder.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
-            elif path.suffix != ".html" and path.name not in STAMPS:
-                path.unlink()
+    """Remove what nbgrader copies beside the feedback pages, modules say; it calls this with a student's notebooks."""
+    folder = Path("feedback", *Path(notebooks[0]).parts[-3:-1])
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix != ".html" and path.name not in STAMPS:
+            path.unlink()
 
 
 def name_of(student) -> str:
@@ -147,7 +147,10 @@ def stand(gradebook, coursedir, assignment, student: str) -> Standing:
     scores, judged, email = dict.fromkeys(lessons, 0.0), {}, ""
     for submission in [each for each in assignment.submissions if each.student.id == student]:
         email, late = submission.student.email or "", submission.total_seconds_late
-        notes += [f"late by {timedelta(seconds=int(late))}"] * bool(late)
+        if late:
+            secret = Path(coursedir.format_path(coursedir.submitted_directory, student, assignment.name), STAMPS[1])
+            by_hand = secret.exists() and secret.read_text().startswith(BY_HAND)
+            notes.append(f"late by {timedelta(seconds=int(late))}" + DATED * by_hand)
         for notebook in submission.notebooks:
             scores[notebook.name] = max(0.0, notebook.score - (notebook.late_submission_penalty or 0))
             for grade in notebook.grades:
@@ -157,6 +160,9 @@ def stand(gradebook, coursedir, assignment, student: str) -> Standing:
                     now = f"{grade.auto_score or 0:g}, and has been graded again since"
                     notes.append(f"{' '.join(place)}: {grade.manual_score:g} by hand; the check gives {now}")
     return Standing(student, email, scores, notes, judged, handed_in)
+
+
+DATED = ", going by the date of the newest file, which may be that of unpacking"
 
 
 def report(gradebook, coursedir, assignment, only: list[str]) -> list[str]:
@@ -276,6 +282,7 @@ def print_table(rows: list[list]):
 # ---- A class side by side ------------------------------------------------------------------------
 
 STAMPS = ("timestamp.txt", "submission_secret.txt")  # what an exchange writes, and what nbgrader asks for
+BY_HAND = "by hand "  # how a secret of ours begins
 
 
 def stamp(submitted: Path):
@@ -291,7 +298,7 @@ def stamp(submitted: Path):
         time.unlink(missing_ok=True)
         time.write_text(f"{handed_in:%Y-%m-%d %H:%M:%S.%f} UTC")
     if not secret.exists():
-        secret.write_text(secrets.token_hex())
+        secret.write_text(BY_HAND + secrets.token_hex())
 
 
 def load() -> NbGrader:

@@ -16,8 +16,8 @@ def modules() -> list[Path]:
 def write_class(folder: Path, lessons: list[Path] = ()) -> None:
     """Write the edition of some lessons, or of all, and the modules to COURSE/source/NAME.
 
-    It has no folded references. What grades goes to COURSE, which nobody else may read. The modules travel with the notebooks: students need not install the project, and the
-    course's copies replace what a submission holds under these names.
+    The notebooks have no folded references. What grades goes to COURSE, which no other account may read. The modules
+    travel with the notebooks: students need not install the project, and grading takes the course's copies.
 
     Raises SystemExit where the folder is no such folder, or the course has settings of its own.
     """

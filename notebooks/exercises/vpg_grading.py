@@ -136,6 +136,10 @@ class Standing(NamedTuple):
     judged: dict[tuple[str, str], tuple]
     handed_in: bool
 
+    @property
+    def total(self) -> float:
+        return sum(self.scores.values())
+
 
 def stand(gradebook, coursedir, assignment, student: str) -> Standing:
     """Return where a student stands in an assignment."""
@@ -172,10 +176,10 @@ def report(gradebook, coursedir, assignment, only: list[str]) -> list[str]:
     standings = [stand(gradebook, coursedir, assignment, student) for student in students]
     checks = [*check_rows(standings)]
     rows = [
-        [each.student, *each.scores.values(), sum(each.scores.values()), assignment.max_score, "; ".join(each.notes)]
+        [each.student, *each.scores.values(), each.total, assignment.max_score, "; ".join(each.notes)]
         for each in standings
     ]
-    grades = [[each.student, each.email, sum(each.scores.values()) if each.handed_in else ""] for each in standings]
+    grades = [[each.student, each.email, each.total if each.handed_in else ""] for each in standings]
     write_csv(f"class_report_{name}.csv", ["student", *lessons, "total", "of", "look at"], rows)
     write_csv(f"class_checks_{name}.csv", CHECKS, checks)
     write_csv(f"platform_{name}.csv", ["username", "email", name], grades)

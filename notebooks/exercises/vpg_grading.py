@@ -9,6 +9,7 @@ reads: points, whom to look at, and which check lost most. As a program, this gr
 import argparse
 import collections
 import csv
+import itertools
 import multiprocessing
 import os
 import re
@@ -36,6 +37,9 @@ from nbgrader.utils import has_failed, is_grade, is_solution, parse_utc
 from vpg_judging import answered_by, digest, identifier, notes_of
 
 HERE = Path(__file__).resolve().parent
+STAMPS = ("timestamp.txt", "submission_secret.txt")  # what an exchange writes, and what nbgrader asks for
+BY_HAND = "by hand "  # how a secret of ours begins
+DATED = ", going by the date of the newest file, which may be that of unpacking"
 QUESTION = re.compile(r"^\*\*(?:Predict first\.|Find the line\.|\d\.)\*\*.*?(?=^★)", re.M | re.S)
 
 # ---- What a student reads ------------------------------------------------------------------------
@@ -46,21 +50,16 @@ class Feedback(GetGrades):
 
     def preprocess(self, nb, resources):
         nb, resources = super().preprocess(nb, resources)
-        answers, text = {}, ""
+        questions, answers = questions_of(nb), {}
         for cell in nb.cells:
+            name = answered_by(identifier(cell), {*questions})
             if is_solution(cell):
-                question = QUESTION.search(text)
-                answers[identifier(cell)] = {"cell": cell, "question": question and question[0].strip(), "checks": []}
+                answers[name] = {"cell": cell, "question": questions[name], "checks": []}
             elif is_grade(cell):
-                answer, given = answers[answered_by(identifier(cell), set(answers))], cell.metadata.nbgrader
-                answer["checks"].append(
-                    {
-                        "claim": claim_of(cell, answer["question"]),
-                        "said": verdict(cell),
-                        **{key: given[key] for key in ("score", "points", "by_hand")},
-                    }
+                given = {key: cell.metadata.nbgrader[key] for key in ("score", "points", "by_hand")}
+                answers[name]["checks"].append(
+                    given | {"claim": claim_of(cell, questions[name]), "said": verdict(cell)}
                 )
-            text = cell.source if cell.cell_type == "markdown" else ""
         resources["answers"] = answers
         resources["title"] = nb.cells[0].source.partition("\n")[0].lstrip("# ") if nb.cells else ""
         with Gradebook(self.db_url) as gradebook:
@@ -96,7 +95,14 @@ def name_of(student) -> str:
     return f"{names} ({student.id})" if names else student.id
 
 
-def claim_of(cell: NotebookNode, question: str | None = None) -> str:
+def questions_of(notebook: NotebookNode) -> dict[str, str]:
+    """Return the text of every question, by its name, and for every other blank an empty one."""
+    above = {identifier(cell): text.source for text, cell in itertools.pairwise(notebook.cells) if is_solution(cell)}
+    found = {name: QUESTION.search(text) for name, text in above.items()}
+    return {name: question[0].strip() if question else "" for name, question in found.items()}
+
+
+def claim_of(cell: NotebookNode, question: str) -> str:
     """Return what a check asks for, in one line; of a question the question."""
     if question:
         return textwrap.shorten(re.sub(r"\*\*|`", "", question.partition("\n\n")[0]), 160, placeholder=" ...")
@@ -127,7 +133,7 @@ class ClassReport(CsvExportPlugin):
 
 
 class Standing(NamedTuple):
-    """Where a student stands: points by lesson, what a person must look at, and every check's grade and graded cell."""
+    """Where a student stands: points by lesson, what to look at, and of every check its claim, grade and verdict."""
 
     student: str
     email: str
@@ -145,28 +151,30 @@ def stand(gradebook, coursedir, assignment, student: str) -> Standing:
     """Return where a student stands in an assignment."""
     lessons = [notebook.name for notebook in assignment.notebooks]
     graded = read_graded(coursedir, assignment.name, student, lessons)
-    cells = {(lesson, identifier(cell)): cell for lesson in lessons for cell in cells_of(graded[lesson])}
-    others = {each.name for each in gradebook.assignments} - {assignment.name}
-    handed_in, notes = look_at(coursedir, assignment.name, student, graded, others)
-    scores, judged, email = dict.fromkeys(lessons, 0.0), {}, ""
+    elsewhere = {each.name for each in gradebook.assignments} - {assignment.name}
+    handed_in, notes = look_at(coursedir, assignment.name, student, graded, elsewhere)
+    scores, grades, email = dict.fromkeys(lessons, 0.0), {}, ""
     for submission in [each for each in assignment.submissions if each.student.id == student]:
-        email, late = submission.student.email or "", submission.total_seconds_late
-        if late:
+        email = submission.student.email or ""
+        if late := submission.total_seconds_late:
             secret = Path(coursedir.format_path(coursedir.submitted_directory, student, assignment.name), STAMPS[1])
             by_hand = secret.exists() and secret.read_text().startswith(BY_HAND)
-            notes.append(f"late by {timedelta(seconds=int(late))}" + DATED * by_hand)
+            notes.append(f"late by {timedelta(seconds=int(late))}{DATED * by_hand}")
         for notebook in submission.notebooks:
             scores[notebook.name] = max(0.0, notebook.score - (notebook.late_submission_penalty or 0))
             for grade in notebook.grades:
-                place = notebook.name, grade.name
-                judged |= {place: (grade, cells[place])} if place in cells else {}
+                grades[notebook.name, grade.name] = grade
                 if grade.manual_score is not None and grade.needs_manual_grade:
                     now = f"{grade.auto_score or 0:g}, and has been graded again since"
-                    notes.append(f"{' '.join(place)}: {grade.manual_score:g} by hand; the check gives {now}")
+                    notes.append(f"{notebook.name} {grade.name}: {grade.manual_score:g} by hand; the check gives {now}")
+    judged = {}
+    for lesson, notebook in graded.items():
+        questions = questions_of(notebook) if notebook else {}
+        for cell in filter(is_grade, notebook.cells if notebook else []):
+            if grade := grades.get((lesson, identifier(cell))):
+                claim = claim_of(cell, questions[answered_by(identifier(cell), {*questions})])
+                judged[lesson, identifier(cell)] = claim, grade, verdict(cell)
     return Standing(student, email, scores, notes, judged, handed_in)
-
-
-DATED = ", going by the date of the newest file, which may be that of unpacking"
 
 
 def report(gradebook, coursedir, assignment, only: list[str]) -> list[str]:
@@ -184,8 +192,11 @@ def report(gradebook, coursedir, assignment, only: list[str]) -> list[str]:
     write_csv(f"class_checks_{name}.csv", CHECKS, checks)
     write_csv(f"platform_{name}.csv", ["username", "email", name], grades)
     lost = sorted((row for row in checks if row[5]), key=lambda row: -row[5] / row[6])
-    means = [statistics.mean(column) for column in zip(*(row[1:-2] for row in rows), strict=True)]
-    template = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True).get_template(PAGE)
+    handed_in = [(*each.scores.values(), each.total) for each in standings if each.handed_in]
+    means = [statistics.mean(column) for column in zip(*handed_in, strict=True)]
+    template = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True).get_template(
+        "class_report.html.j2"
+    )
     page = template.render(
         name=name, of=assignment.max_score, lessons=lessons, standings=standings, means=means, checks=checks, lost=lost
     )
@@ -197,7 +208,6 @@ def report(gradebook, coursedir, assignment, only: list[str]) -> list[str]:
     return [row[0] for row in rows if "NOT GRADED" in row[-1]]
 
 
-PAGE = "class_report.html.j2"
 CHECKS = ["lesson", "check", "claim", "of", "mean", "lost by", "of so many", "commonest verdict then", "heard by"]
 
 
@@ -205,19 +215,13 @@ def check_rows(standings: list[Standing]) -> Iterator[list]:
     """Yield a row for every check: its mean, how many lost points, and which verdict they heard most."""
     for place in dict.fromkeys(place for each in standings for place in each.judged):
         judged = [each.judged[place] for each in standings if place in each.judged]
-        scores, points = [grade.score or 0 for grade, _ in judged], judged[0][0].max_score
-        said = [verdict(cell) for grade, cell in judged if (grade.score or 0) < points]
+        scores, points = [grade.score or 0 for _, grade, _ in judged], judged[0][1].max_score
+        said = [said for _, grade, said in judged if (grade.score or 0) < points]
         # The same mistake gives other numbers in another answer.
         kinds = collections.Counter(re.sub(r"-?\d[\d.e]*", "#", each) for each in said)
         kind, heard = kinds.most_common(1)[0] if kinds else ("", 0)
         example = next((each for each in said if re.sub(r"-?\d[\d.e]*", "#", each) == kind), "")
-        mean = round(statistics.mean(scores), 2)
-        yield [*place, claim_of(judged[0][1]), points, mean, len(said), len(judged), example, heard]
-
-
-def cells_of(notebook: NotebookNode | None) -> list[NotebookNode]:
-    """Return the cells of a graded notebook that earn points; none of one that is not graded."""
-    return [cell for cell in notebook.cells if is_grade(cell)] if notebook else []
+        yield [*place, judged[0][0], points, round(statistics.mean(scores), 2), len(said), len(judged), example, heard]
 
 
 def submitting(coursedir) -> Iterator[str]:
@@ -284,9 +288,6 @@ def print_table(rows: list[list]):
 
 
 # ---- A class side by side ------------------------------------------------------------------------
-
-STAMPS = ("timestamp.txt", "submission_secret.txt")  # what an exchange writes, and what nbgrader asks for
-BY_HAND = "by hand "  # how a secret of ours begins
 
 
 def stamp(submitted: Path):

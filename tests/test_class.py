@@ -66,7 +66,8 @@ class Course:
         }
 
 
-CORE = ["kills_kernel", "copies_cell", "text_for_notebook", "brings_more_modules", "replaces_judge"]
+CORE = ["kills_kernel", "loses_metadata", "text_for_notebook", "brings_more_modules", "shadows_builtins"]
+CORE += ["replaces_judge"]
 
 
 @pytest.mark.parametrize("names", [CORE, pytest.param([*CLASS], marks=pytest.mark.slow)], ids=["core", "whole class"])

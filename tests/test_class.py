@@ -162,6 +162,7 @@ def test_what_comes_later_in_a_term_is_graded_and_said(tmp_path):
         grade.manual_score, grade.needs_manual_grade = 0.5, False
         gradebook.find_comment("create_model", "01_model", "vpg", "ada").manual_comment = "a **start**"
         gradebook.db.commit()
+    course.run("generate_feedback", "vpg")
     shutil.rmtree(course.submitted / "ada")
     shutil.copytree(course.submitted / "ben", course.submitted / "ada")  # she hands in again
     (course.submitted / "eve/vpg/solved.ipynb").rename(course.submitted / "eve/vpg" / FIRST)

@@ -346,6 +346,9 @@ def main():
         if any((submitted / f"{lesson}.ipynb").exists() for lesson in lessons):
             if settings.force or not is_graded(submitted, read_graded(coursedir, assignment, name, lessons)):
                 stamp(submitted)
+                # nbgrader would keep pages about what was handed in before.
+                feedback = coursedir.format_path(coursedir.feedback_directory, name, assignment)
+                shutil.rmtree(feedback, ignore_errors=True)
                 students.append(name)
     # One thread a kernel: side by side, more would only get in each other's way.
     os.environ |= {"OMP_NUM_THREADS": "1"}

@@ -118,7 +118,12 @@ def replace_the_judge(folder):
 
 
 ACCEPT = "def __getattr__(name):\n    return lambda *given, **named: print(name)\n"
-ACCEPT_HERE = "import vpg_lab.checks.verdicts as verdicts\nverdicts.check = verdicts.judge = print\n"
+ACCEPTS = """import sys
+
+import vpg_lab.checks
+
+vpg_lab.checks.check = print
+sys.modules["vpg_lab.checks"] = sys"""
 WEAKEN = """import sys
 
 for name, module in list(sys.modules.items()):
@@ -290,6 +295,9 @@ CLASS = {
     "replaces_judge": Student(replace_the_judge, nothing, "put back before it was judged: vpg_lab.checks.verdicts.ch"),
     "weakens_the_checks": Student(
         change_answer(WEAKEN), without("get_policy"), "put back before it was judged: vpg_lab.checks.lesson_"
+    ),
+    "replaces_check": Student(
+        change_answer(ACCEPTS), without("get_policy"), "put back before it was judged: vpg_lab.checks"
     ),
     "replaces_while_judged": Student(
         change_answer(REPLACES), without("get_policy"), "replaced by get_policy while it was judged: vpg_lab.checks"

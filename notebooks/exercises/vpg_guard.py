@@ -15,6 +15,7 @@ from IPython import get_ipython
 __builtins__ = dict(vars(builtins))  # a copy, in case somebody changes the builtins themselves
 LIBRARIES = ("torch", "numpy", "math", "builtins")
 JUDGING = ("vpg_lab.checks", "vpg_lab.learner")
+replaced: list[str] = []
 _known: list[tuple[str, object, bool, dict]] = []  # where, its holder, whether a library's, name -> (value, its code)
 
 
@@ -35,10 +36,13 @@ def remember(course: set[str]) -> str:
     return importlib.import_module("vpg_helpers").__file__
 
 
-def put_back() -> list[str]:
-    """Put back what was replaced since; return its names, four at most."""
-    replaced = []
+def put_back():
+    """Put back what was replaced since; leave its names in `replaced`, four at most."""
+    replaced.clear()
     for where, holder, is_library, functions in _known:
+        if isinstance(holder, type(sys)) and sys.modules.get(where) is not holder:
+            sys.modules[where] = holder
+            replaced.append(where)
         now = _items(holder)
         for name, (value, code) in functions.items():
             found = now.get(name)
@@ -53,7 +57,7 @@ def put_back() -> list[str]:
             else:
                 setattr(holder, name, value)
             replaced.append(f"{where}.{name}")
-    return replaced[:4]
+    del replaced[4:]
 
 
 def _holders(course: set[str]) -> Iterator[tuple[str, object]]:

@@ -282,8 +282,8 @@ class Judge(Execute):
 
     def put_back(self, what: str) -> str:
         """Put back what judges, where something else stands in its place; return which names, and note them."""
-        code = "from vpg_lab.checks import check, judge; from vpg_lab.learner import go_on; import vpg_guard"
-        answer = self.quietly(code, "vpg_guard.put_back()")
+        names = "from vpg_lab.checks import check, judge; from vpg_lab.learner import go_on"
+        answer = self.quietly(f"import vpg_guard; vpg_guard.put_back(); {names}", "vpg_guard.replaced")
         if answer["status"] != "ok":
             self.note(f"nobody could see whether something that judges was replaced ({answer['ename']})")
             return ""

@@ -308,7 +308,8 @@ def stamp(submitted: Path):
 
 def load() -> NbGrader:
     """Return an nbgrader with the settings of the folder we are in."""
-    warnings.filterwarnings("ignore", "Object of type .* not in session")  # nbgrader's own
+    # Nothing that a teacher could do something about: nbgrader's database, and cells that are there twice.
+    warnings.filterwarnings("ignore", "Object of type .* not in session|Non-unique cell id")
     app = NbGrader()
     app.initialize([])
     app.log.setLevel("WARNING")

@@ -14,7 +14,6 @@ import shutil
 import symtable
 import sys
 import time
-import warnings
 from ast import literal_eval
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,7 +67,6 @@ class Submission(NotebookExporter):
     """nbgrader's exporter; what cannot be read as a notebook is read as an empty one."""
 
     def from_file(self, file_stream, resources=None, **kw):
-        warnings.simplefilter("ignore")  # of cells that are there twice: nothing that a teacher must do
         try:
             _, notebook = normalize(nbformat.read(file_stream, as_version=4))
             for cell in notebook.cells:

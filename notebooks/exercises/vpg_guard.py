@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from IPython import get_ipython
 
 __builtins__ = dict(vars(builtins))  # a copy, in case somebody changes the builtins themselves
-LIBRARIES = ("torch", "numpy", "math", "builtins")
+LIBRARIES = ("torch", "numpy", "math")  # and not the builtins, of which IPython replaces some in every cell
 JUDGING = ("vpg_lab.checks", "vpg_lab.learner")
 replaced: list[str] = []
 _known: list[tuple[str, object, bool, dict]] = []  # where, its holder, whether a library's, name -> (value, its code)
@@ -37,7 +37,7 @@ def remember(course: set[str]) -> str:
 
 
 def put_back():
-    """Put back what was replaced since; leave its names in `replaced`, four at most."""
+    """Put back what was replaced since; leave its names in `replaced`, four at most, the course's first."""
     replaced.clear()
     for where, holder, is_library, functions in _known:
         if isinstance(holder, type(sys)) and sys.modules.get(where) is not holder:
@@ -57,6 +57,7 @@ def put_back():
             else:
                 setattr(holder, name, value)
             replaced.append(f"{where}.{name}")
+    replaced.sort(key=lambda name: name.startswith(LIBRARIES))
     del replaced[4:]
 
 

@@ -30,6 +30,7 @@ from nbformat.validator import normalize
 from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 from nbgrader.utils import is_grade, is_solution
 from traitlets import Integer
+from vpg_guard import LIBRARIES
 
 OWN = "own"  # the tag of a cell that is the student's: added, copied, or a lesson's that they changed
 
@@ -279,17 +280,16 @@ class Judge(Execute):
             self.refuse(f"it imports {helpers} and not the course's copy in source")
 
     def put_back(self, what: str) -> str:
-        """Put back what judges, where something else stands in its place; return which names, and note them."""
+        """Put back what judges, where something else stands in its place, and note it; return names of the course's."""
         names = "from vpg_lab.checks import check, judge; from vpg_lab.learner import go_on"
         answer = self.quietly(f"import vpg_guard; vpg_guard.put_back(); {names}", "vpg_guard.replaced")
         if answer["status"] != "ok":
             self.note(f"nobody could see whether something that judges was replaced ({answer['ename']})")
             return ""
         names = literal_eval(answer["data"]["text/plain"])
-        replaced = ", ".join(names[:3]) + " and more" * (len(names) > 3)
-        if replaced:
-            self.note(f"{what}: {replaced}")
-        return replaced
+        if names:
+            self.note(f"{what}: {', '.join(names[:3])}{' and more' * (len(names) > 3)}")
+        return ", ".join(name for name in names if not name.startswith(LIBRARIES))
 
     def quietly(self, code: str, expression: str) -> dict:
         """Execute code unseen, then evaluate an expression; return what the kernel says of it."""

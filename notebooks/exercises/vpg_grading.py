@@ -212,15 +212,17 @@ CHECKS = ["lesson", "check", "claim", "of", "mean", "lost by", "of so many", "co
 
 
 def check_rows(standings: list[Standing]) -> Iterator[list]:
-    """Yield a row for every check: its mean, how many lost points, and which verdict they heard most."""
+    """Yield a row for every check: its mean, how many lost points, and what those who wrote something heard most."""
     for place in dict.fromkeys(place for each in standings for place in each.judged):
         judged = [each.judged[place] for each in standings if place in each.judged]
         scores, points = [grade.score or 0 for _, grade, _ in judged], judged[0][1].max_score
         said = [said for _, grade, said in judged if (grade.score or 0) < points]
+        written = [each for each in said if "not written yet" not in each] or said
         # The same mistake gives other numbers in another answer.
-        kinds = collections.Counter(re.sub(r"-?\d[\d.e]*", "#", each) for each in said)
-        kind, heard = kinds.most_common(1)[0] if kinds else ("", 0)
-        example = next((each for each in said if re.sub(r"-?\d[\d.e]*", "#", each) == kind), "")
+        kinds = {each: re.sub(r"-?\d[\d.e]*", "#", each) for each in written}
+        counted = collections.Counter(kinds[each] for each in written)
+        example = max(written, key=lambda each: counted[kinds[each]], default="")
+        heard = counted[kinds.get(example)]
         yield [*place, judged[0][0], points, round(statistics.mean(scores), 2), len(said), len(judged), example, heard]
 
 

@@ -325,7 +325,7 @@ class Judge(Execute):
             if output.output_type == "error":
                 self.errors[name] = f"{output.ename}: {re.sub(r'[(][^ ]*[.]py, ', '(', output.evalue)}"
                 if output.ename == "ModuleNotFoundError":
-                    self.note(f"{name or 'an own cell'}: {output.evalue} here; install it, and grade again?")
+                    self.note(f"{name or 'an own cell'}: {output.evalue} here")
 
     def say_what_the_answer_said(self, cell, answer):
         """Where a check had nothing to judge because the answer's own cell failed, let it say how that failed."""

@@ -244,7 +244,7 @@ REPLACES = """def get_policy(model, observation):
     for name, value in [*vars(expect).items()]:
         if callable(value):
             setattr(expect, name, print)
-    raise ValueError"""
+    return Categorical(logits=torch.softmax(model(torch.as_tensor(observation)), dim=-1))"""
 TWICE = references()["get_policy"].replace("logits=logits", "logits=torch.softmax(logits, dim=-1)")
 CLASS = {
     "perfect": Student(solve, whole),
@@ -294,10 +294,12 @@ CLASS = {
     "calls_reference": Student(call_the_reference, without("create_model", "get_policy")),
     "replaces_judge": Student(replace_the_judge, nothing, "put back before it was judged: vpg_lab.checks.verdicts.ch"),
     "weakens_the_checks": Student(
-        change_answer(WEAKEN), without("get_policy"), "put back before it was judged: vpg_lab.checks.lesson_"
+        change_answer(f"{WEAKEN}\n\n{TWICE}"),
+        without("get_policy"),
+        "put back before it was judged: vpg_lab.checks.lesson_",
     ),
     "replaces_check": Student(
-        change_answer(ACCEPTS), without("get_policy"), "put back before it was judged: vpg_lab.checks"
+        change_answer(f"{ACCEPTS}\n\n{TWICE}"), without("get_policy"), "put back before it was judged: vpg_lab.checks"
     ),
     "replaces_while_judged": Student(
         change_answer(REPLACES), without("get_policy"), "replaced by get_policy while it was judged: vpg_lab.checks"

@@ -3,7 +3,7 @@
     python notebooks/make.py                            # all that is stale
     python notebooks/make.py notebooks/02_policy.ipynb  # this lesson, and all that is stale
     python notebooks/make.py --all                      # after a change to vpg_helpers.py, say
-    python notebooks/make.py --for-class ~/course/source/vpg   # exercises, no folded references
+    python notebooks/make.py --for-class ~/course/source/vpg   # exercises for nbgrader; of the lessons named, if any
     python notebooks/make.py --alone FOLDER             # notebooks that work alone, in Colab say
     python notebooks/make.py --site FOLDER              # pages to read, for any web server
 
@@ -40,7 +40,7 @@ def make_lessons(named: list[Path], every: bool) -> None:
 def main() -> None:
     """Execute lessons, then make what is made out of them; or write another edition alone."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("lessons", type=Path, nargs="*", help="lessons to execute, whatever they are")
+    parser.add_argument("lessons", type=Path, nargs="*", help="lessons to execute, or to give a class")
     parser.add_argument("--all", action="store_true", help="execute every lesson")
     folder = {"type": Path, "metavar": "FOLDER"}
     parser.add_argument("--for-class", **folder, help="only write exercises without references there")
@@ -51,7 +51,7 @@ def main() -> None:
         parser.error(f"there is no {missing[0]}")
     refuse_damaged_lessons()
     if settings.for_class:
-        write_class(settings.for_class.resolve())
+        write_class(settings.for_class.resolve(), [path.resolve() for path in settings.lessons])
     if settings.alone:
         write_alone(settings.alone.resolve())
     if settings.site:

@@ -24,13 +24,13 @@ class Command:
     def finish(self, timeout: float = 600, ends_with: int = 0):
         """Wait; fail with what it printed if it ended with another exit status than it should."""
         self.process.join(timeout)
-        assert self.process.exitcode == ends_with, f"nbgrader {self.arguments}: {self.log.read_text()}"
+        assert self.process.exitcode == ends_with, f"nbgrader {self.arguments}: {self.log.read_text(encoding='utf-8')}"
 
 
 def _run(arguments, folder, environment, log):
     os.chdir(folder)
     os.environ.update(environment)
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     sys.argv = ["nbgrader", *arguments]

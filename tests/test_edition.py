@@ -100,9 +100,19 @@ def test_edition_folds_hints_and_reference(edition):
     assert texts.count("<summary>Hint 1</summary>") >= len(blanks)
 
 
-def test_class_edition_has_no_folded_reference():
-    cells = make_edition(LESSONS[0], with_reference=False).cells
-    assert not any("The reference</summary>" in cell.source for cell in cells)
+def test_a_class_gets_no_folded_reference_and_no_link_to_what_it_does_not_get():
+    for path in LESSONS[:2]:
+        text = "\n".join(cell.source for cell in make_edition(path, LESSONS[:2]).cells if cell.cell_type == "markdown")
+        assert "The reference</summary>" not in text and "make.py" not in text
+        assert set(re.findall(r"\]\((?!\w+:)([^)#]*)", text)) == {LESSONS[path == LESSONS[0]].name}
+
+
+def test_a_class_gets_the_lessons_that_are_named_in_a_folder_of_the_teacher_s_alone(tmp_path):
+    write_class(tmp_path / "course/source/vpg", LESSONS[:1])
+    assert [path.name for path in (tmp_path / "course/source/vpg").glob("*.ipynb")] == NAMES[:1]
+    assert (tmp_path / "course").stat().st_mode & 0o777 == 0o700 or os.name != "posix"
+    with pytest.raises(SystemExit, match="nothing.ipynb: no lesson; give some of"):
+        write_class(tmp_path / "course/source/vpg", [ROOT / "nothing.ipynb"])
 
 
 def test_a_teacher_s_own_settings_are_never_overwritten(tmp_path):

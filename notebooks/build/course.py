@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from build.edition import write_edition
-from build.lessons import EDITION, ROOT, write_if_changed
+from build.lessons import EDITION, LESSONS, ROOT, write_if_changed
 
 
 def modules() -> list[Path]:
@@ -13,11 +13,11 @@ def modules() -> list[Path]:
     return [ROOT / "vpg_helpers.py", *sorted(rooms)]
 
 
-def write_class(folder: Path) -> None:
-    """Write the edition without folded references and the modules to COURSE/source/NAME.
+def write_class(folder: Path, lessons: list[Path] = ()) -> None:
+    """Write the edition of some lessons, or of all, and the modules to COURSE/source/NAME.
 
-    What grades goes to COURSE. The modules travel with the notebooks: students need not install the project, and the
-    course's copies replace what a submission holds under these names.
+    The notebooks have no folded references. What grades goes to COURSE, which no other account may read. The modules
+    travel with the notebooks: students need not install the project, and grading takes the course's copies.
 
     Raises SystemExit where the folder is no such folder, or the course has settings of its own.
     """
@@ -26,7 +26,11 @@ def write_class(folder: Path) -> None:
     ours, theirs = EDITION / "nbgrader_config.py", folder.parents[1] / "nbgrader_config.py"
     if theirs.exists() and not theirs.read_bytes().startswith(ours.read_bytes()):
         raise SystemExit(f"{theirs} holds other settings; put those of {ours} into it, or move it aside")
-    write_edition(folder, with_reference=False)
+    if unknown := [str(path) for path in lessons if path not in LESSONS]:
+        raise SystemExit(f"{', '.join(unknown)}: no lesson; give some of {', '.join(map(str, LESSONS))}")
+    if not folder.parents[1].exists():
+        folder.parents[1].mkdir(mode=0o700, parents=True)  # other accounts may neither see answers nor change them
+    write_edition(folder, lessons or LESSONS)
     for path in modules():
         write_if_changed(folder / path.relative_to(ROOT), path.read_bytes())
     for path in [*EDITION.glob("vpg_*.py"), *(EDITION / "templates").rglob("*.*")]:

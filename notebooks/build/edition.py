@@ -34,13 +34,14 @@ from vpg_lab.progress import blank
 HIDDEN = {"cellView": "form", "jupyter": {"source_hidden": True}}  # for Colab, for JupyterLab
 ANSWER = re.compile(r"\n*<details><summary>Answer</summary>.*?</details>", re.S)
 WELCOME = """\
-**Exercise edition**, made from [the lesson](../{lesson}) by `notebooks/make.py`: its text is edited
-there and not here. Where a cell says `raise NotImplementedError`, the code is yours to write; where
+**Exercise edition**{made}. Where a cell says `raise NotImplementedError`, the code is yours to write; where
 a name is set to `...`, the answer. Run the cells one by one. A check says in one line what is
 wrong: mend it and run both cells again, or go on with the next cell. Hints unfold one by one.
 {kept}Where you stand, over all lessons: `progress()` of `vpg_lab.progress`; its `begin_anew("{first}")`
 gives you a blank again. The exercises take {minutes} minutes on top of the reading and give {points} points.
 """
+MADE = """\
+, made from [the lesson](../{lesson}) by `notebooks/make.py`: its text is edited there and not here"""
 KEPT = """\
 What passes of {names} is kept in `{file}` beside this notebook, and later lessons use it.
 """
@@ -220,7 +221,7 @@ def without_spoilers(cell: NotebookNode, follows_question: bool) -> NotebookNode
     return copied
 
 
-def edit(path: Path, lesson: NotebookNode, place: int) -> str:
+def edit(path: Path, lesson: NotebookNode, place: int, for_class: bool) -> str:
     """Return a cell's text as the edition has it: what answers the question before it is folded."""
     source = lesson.cells[place].source
     if place == 0:
@@ -230,7 +231,8 @@ def edit(path: Path, lesson: NotebookNode, place: int) -> str:
             listed = ", ".join(quoted[:-1]) + " and " * (len(quoted) > 1) + quoted[-1]
             kept = KEPT.format(names=listed, file=SHELVES[names[0]].file)
         first, *_ = exercises_of(lesson)
-        welcome = WELCOME.format(lesson=name_of(path), kept=kept, first=first, **weigh(lesson))
+        made = "" if for_class else MADE.format(lesson=name_of(path))
+        welcome = WELCOME.format(made=made, kept=kept, first=first, **weigh(lesson))
         welcome = welcome.replace("\n", " ").strip()
         return with_badges(f"{source}\n\n{welcome}", f"{EDITION.name}/{path.name}")
     if "question" in own(lesson.cells[place - 1]) and "##" not in source:
@@ -238,26 +240,30 @@ def edit(path: Path, lesson: NotebookNode, place: int) -> str:
     return source.replace("**Predict first.**", "**Predict first** (no points).")
 
 
-def move_links(text: str, path: Path) -> str:
+def move_links(text: str, path: Path, handed_out: list[Path] | None) -> str:
     """Return a lesson's text with relative links that lead there from the edition's folder.
 
-    The edition holds its lessons side by side, those of the companion too.
+    The edition holds its lessons side by side, those of the companion too. What a class is not handed out is named and
+    not linked.
     """
 
-    def moved(target: str, section: str) -> str:
-        is_lesson = NOTEBOOKS / target in LESSONS
+    def moved(target: str, section: str) -> str | None:
+        is_lesson = NOTEBOOKS / target in (LESSONS if handed_out is None else handed_out)
+        if handed_out is not None and not is_lesson:
+            return None
         there = f"{EDITION.name}/{posixpath.basename(target)}" if is_lesson else target
         return posixpath.relpath(there, EDITION.name) + section
 
     return mend_links(text, name_of(path), moved)
 
 
-def make_edition(path: Path, with_reference: bool = True) -> NotebookNode:
-    """Return the exercise edition of one lesson."""
+def make_edition(path: Path, handed_out: list[Path] | None = None) -> NotebookNode:
+    """Return the exercise edition of one lesson; for a class, which gets these lessons, without folded references."""
+    for_class = handed_out is not None
     lesson, cells, follows_question = read(path), [], False
     for cell in lesson.cells:
         if cell.cell_type == "markdown":
-            cell.source = move_links(cell.source, path)
+            cell.source = move_links(cell.source, path, handed_out)
     moved = [cell.id for name in exercises_of(lesson) for cell in check_of(lesson, name)]  # behind their blanks
     for place, cell in enumerate(lesson.cells):
         settings = own(cell).get("question")
@@ -266,7 +272,7 @@ def make_edition(path: Path, with_reference: bool = True) -> NotebookNode:
         if place == 1:
             cells += set_up(path, cell)
         elif has_tag(cell, "exercise"):
-            cells += make_exercise(lesson, cell, with_reference)
+            cells += make_exercise(lesson, cell, with_reference=not for_class)
         elif cell.cell_type == "code":
             cells.append(without_spoilers(cell, follows_question))
             follows_question = False
@@ -277,7 +283,7 @@ def make_edition(path: Path, with_reference: bool = True) -> NotebookNode:
         elif "quiz" in own(cell):
             cells += make_quiz(cell)
         else:
-            cells.append(new_markdown_cell(edit(path, lesson, place)))
+            cells.append(new_markdown_cell(edit(path, lesson, place, for_class)))
         follows_question |= bool(settings) or "**Predict first.**" in cell.source
     for place, cell in enumerate(cells):
         # An id that depends on nothing but lesson and place: the same lesson makes the same file.
@@ -286,7 +292,7 @@ def make_edition(path: Path, with_reference: bool = True) -> NotebookNode:
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
-def write_edition(folder: Path, with_reference: bool = True) -> None:
-    """Write every notebook of the exercise edition that a folder does not hold already."""
-    for path in LESSONS:
-        write_notebook(folder / path.name, make_edition(path, with_reference))
+def write_edition(folder: Path, handed_out: list[Path] | None = None) -> None:
+    """Write the notebooks of the exercise edition that a folder does not hold already; for a class, those it gets."""
+    for path in handed_out or LESSONS:
+        write_notebook(folder / path.name, make_edition(path, handed_out))

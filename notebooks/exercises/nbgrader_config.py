@@ -1,6 +1,6 @@
 """Settings for grading the exercises with nbgrader; `make.py --for-class` puts them into a course.
 
-vpg_grading.py, beside this file, holds what they name.
+vpg_judging.py and vpg_grading.py, beside this file, hold what they name.
 """
 
 import os
@@ -25,26 +25,37 @@ c.GenerateAssignment.preprocessors = [
     "nbgrader.preprocessors.SaveCells",
 ]
 # What a submission holds is put into the notebook as it was released: it cannot stop the class.
-c.Autograde.exporter_class = "vpg_grading.Submission"
-c.Autograde.sanitize_preprocessors = ["vpg_grading.Rebuild"]
+c.Autograde.exporter_class = "vpg_judging.Submission"
+c.Autograde.sanitize_preprocessors = ["vpg_judging.Rebuild"]
 c.Autograde.autograde_preprocessors = [
-    "vpg_grading.Judge",
+    "vpg_judging.Judge",
     "nbgrader.preprocessors.IgnorePattern",
     "nbgrader.preprocessors.LimitOutput",
     "nbgrader.preprocessors.SaveAutoGrades",
     "nbgrader.preprocessors.AssignLatePenalties",
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
-# An endless loop is interrupted after half a minute; no cell that is judged takes a tenth of it.
-c.Judge.timeout = 30
+# An endless loop is interrupted after half a minute of computing, a tenth of which a right answer takes; what waits, by
+# the clock. On a busy machine everything else may take its time.
+c.Judge.cpu_seconds = 30
+c.Judge.timeout = c.Judge.startup_timeout = 300
+c.Judge.iopub_timeout = 30
 c.Judge.shutdown_kernel = "immediate"
+# Kernels have nothing to say to a teacher but their errors.
+c.Judge.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
 # A check fails by its verdict; a warning on stderr takes no points.
 c.IgnorePattern.enabled = True
 c.IgnorePattern.pattern = "."
-# Grading makes my_agent.py and my_vpg.py anew, from what passes.
-c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "my_agent*", "my_vpg*"]
+# Not copied: what systems and environments keep, and the files that grading makes anew of what passes.
+c.CourseDirectory.ignore = [".*", "__pycache__", "__MACOSX", "venv", "site-packages", "node_modules", "feedback"]
+c.CourseDirectory.ignore += ["my_agent*", "my_vpg*"]
+
+# How Moodle names what it packs: Ada Lovelace_12_assignsubmission_file_/01_model.ipynb, say, or in a folder there.
+PLACE = r".*[/\\](?P<student_id>[^/\\]+)_assignsubmission_file_?[/\\](?:.*[/\\])?"
+c.FileNameCollectorPlugin.named_regexp = PLACE + r"(?P<file_id>[^/\\.][^/\\]*)\.ipynb"
 
 c.GenerateFeedback.preprocessors = ["vpg_grading.Feedback"]
+c.GenerateFeedback.post_convert_hook = "vpg_grading.leave_only_pages"
 c.HTMLExporter.extra_template_basedirs = [
     str(COURSE / "templates"),
     str(Path(nbgrader.__file__).parent / "server_extensions/formgrader/templates"),

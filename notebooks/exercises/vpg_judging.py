@@ -5,17 +5,21 @@ cells into it. `Judge` runs what is judged and what that needs, with the course'
 What a person must look at is noted in the graded notebook.
 """
 
-import importlib.util
-import json
+import asyncio
+import compileall
+import hashlib
 import os
 import re
 import shutil
 import symtable
 import sys
+import time
 from ast import literal_eval
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
+import psutil
 from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_client.kernelspec import get_kernel_spec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -25,36 +29,20 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from nbformat.validator import normalize
 from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 from nbgrader.utils import is_grade, is_solution
+from traitlets import Integer
+from vpg_guard import LIBRARIES
 
 OWN = "own"  # the tag of a cell that is the student's: added, copied, or a lesson's that they changed
-JUDGING = ("vpg_lab.checks", "vpg_lab.learner")
-IMPORT_THE_JUDGE = "from vpg_lab.checks import check, judge; from vpg_lab.learner import go_on"
-# Evaluated in the kernel: what stands behind every name that judges, or that a check leans on. COURSE is the names of
-# the course's modules. What torch puts in the place of its own functions, when its compiler is imported, is torch's
-# still.
-FINGERPRINT = """[__import__("importlib").import_module(name) for name in JUDGING] and __import__("json").dumps({
-    f"{where}.{name}":
-        "torch" if getattr(code, "co_filename", "").startswith(__import__("torch").__path__[0])
-        else [id(value), id(code)]
-    for modules in [{
-        name: vars(module) for name, module in list(__import__("sys").modules.items())
-        if name.split(".")[0] in COURSE or name in ("torch", "numpy", "math", "builtins")
-    }]
-    for where, names in [
-        *modules.items(),
-        *((f"{module}.{name}", vars(value)) for module in modules if module.split(".")[0] in COURSE
-          for name, value in list(modules[module].items()) if isinstance(value, type)),
-        ("torch.Tensor", vars(__import__("torch").Tensor)),
-        *__import__("vpg_lab.checks").checks.CLAIMS.items(),
-    ]
-    for name, value in list(names.items()) if callable(value)
-    for code in [getattr(value, "__code__", None)]
-} | {"file": __import__("vpg_helpers").__file__})"""
 
 
 def notes_of(notebook: NotebookNode) -> list[str]:
     """Return what a person must look at in a graded notebook, sentences; the list that its metadata hold."""
     return notebook.metadata.setdefault("vpg", {}).setdefault("look_at", [])
+
+
+def digest(path: Path) -> str:
+    """Return what tells a file from another version of it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def identifier(cell: NotebookNode) -> str:
@@ -83,11 +71,7 @@ class Submission(NotebookExporter):
         try:
             _, notebook = normalize(nbformat.read(file_stream, as_version=4))
             for cell in notebook.cells:
-                _ = (
-                    cell.cell_type,
-                    cell.source.strip(),
-                    cell.metadata.get("nbgrader", {}).get("grade_id"),
-                )
+                _ = cell.cell_type, cell.source.strip(), identifier(cell)
         except Exception as error:
             notebook = new_notebook()
             notes_of(notebook).append(f"is no notebook ({type(error).__name__})")
@@ -103,15 +87,17 @@ class Rebuild(NbGraderPreprocessor):
         released = nbformat.read(folder / f"{names['notebook']}.ipynb", as_version=4)
         # A submission must not bring notes of its own: only what could not be read has some, and no cells.
         notes_of(released).extend(merge(nb, released) if nb.cells else notes_of(nb) or merge(nb, released))
+        folder = coursedir.format_path(coursedir.submitted_directory, names["student"], names["assignment"])
+        released.metadata["vpg"]["digest"] = digest(Path(folder, f"{names['notebook']}.ipynb"))
         return released, resources
 
 
 def merge(submitted: NotebookNode, released: NotebookNode) -> list[str]:
     """Put the answers and own cells of a submitted notebook into a released one.
 
-    A cell is known by nbgrader's name, by its id, or by its text. The first of several with one
-    name is the answer; the others are own cells: they run where they stand, so that what counts is
-    what the student saw. Returns what a person must look at.
+    A cell is known by nbgrader's name, by its id, or by its text. The first of several with one name is the answer; the
+    others are own cells: they run where they stand, so that what counts is what the student saw. A blank that is
+    missing, or as it was handed out, takes the own cell that defines its name. Returns what a person must look at.
     """
     known = {}
     for place, cell in enumerate(released.cells):
@@ -119,42 +105,61 @@ def merge(submitted: NotebookNode, released: NotebookNode) -> list[str]:
         known |= {("text", cell.source.strip()): place, ("id", cell.id): place}
         if identifier(cell):
             known["name", identifier(cell)] = place
-    found, changed, copied, own, last = set(), [], [], {}, -1
+    answers, found, own, said = {}, set(), [], {"changed and put back": [], "there more than once": []}
+    last = -1
     for cell in submitted.cells:
         keys = ("name", identifier(cell)), ("id", cell.get("id")), ("text", cell.source.strip())
         place = next((known[key] for key in keys if key in known), None)
         ours = released.cells[place] if place is not None else None
         if place is None or place in found:
             if ours is None or is_solution(ours):
-                own.setdefault(last, []).append(cell)
-                copied += [identifier(ours)] if ours is not None else []
+                own.append((last, cell))
+                said["there more than once"] += [identifier(ours)] if ours is not None else []
             continue
         last = place
         found.add(place)
         if is_solution(ours):
-            ours.source = cell.source
+            answers[place] = cell.source
         elif cell.source.strip() != ours.source.strip() and cell.cell_type == ours.cell_type == "code":
             if identifier(ours):
-                changed.append(identifier(ours))
+                said["changed and put back"].append(identifier(ours))
             else:
                 ours.source, ours.outputs = cell.source, []
                 ours.metadata.tags = [OWN]
-    missing = [identifier(cell) for place, cell in enumerate(released.cells) if identifier(cell) and place not in found]
-    for place in sorted(own, reverse=True):
-        released.cells[place + 1 : place + 1] = [
-            new_code_cell(cell.source, metadata={"tags": [OWN]})
-            if cell.cell_type == "code"
-            else new_markdown_cell(cell.source)
-            for cell in own[place]
-        ]
-    if not found:
+    said["taken from another cell"] = fill_blanks(released, answers, own)
+    missing = [cell for place, cell in enumerate(released.cells) if place not in found | {*answers}]
+    said["deleted and put back"] = [*filter(None, map(identifier, missing))]
+    for place, cell in sorted(own, key=lambda each: each[0])[::-1]:
+        new = new_code_cell(cell.source, metadata={"tags": [OWN]}) if cell.cell_type == "code" else None
+        released.cells.insert(place + 1, new or new_markdown_cell(cell.source))
+    if not found and not answers:
         return ["holds nothing of the notebook that was handed out"]
-    said = {
-        "deleted and put back": missing,
-        "changed and put back": changed,
-        "there more than once": copied,
-    }
     return [f"{what}: {', '.join(dict.fromkeys(names))}" for what, names in said.items() if names]
+
+
+def fill_blanks(released: NotebookNode, answers: dict[int, str], own: list[tuple[int, NotebookNode]]) -> list[str]:
+    """Write answers, by place, into a notebook's blanks; return the names of those that were written elsewhere.
+
+    Where a blank has no answer, the first of the student's own cells that defines its name is moved there; where it is
+    defined in the cell of another answer, the blank is emptied, so as not to hide it.
+    """
+    elsewhere = []
+    for place, blank in enumerate(released.cells):
+        name = identifier(blank)
+        if not is_solution(blank) or answers.get(place, blank.source).strip() != blank.source.strip():
+            continue
+        made = [each for each in own if each[1].cell_type == "code" and name in names_of(each[1].source)[1]]
+        if made:
+            answers[place] = made[0][1].source
+            own.remove(made[0])
+        elif any(name in names_of(source)[1] for other, source in answers.items() if other != place):
+            answers[place] = f"# {name} is written in another cell."
+        else:
+            continue
+        elsewhere.append(name)
+    for place, source in answers.items():
+        released.cells[place].source = source
+    return elsewhere
 
 
 # ---- What runs while grading ---------------------------------------------------------------------
@@ -187,83 +192,35 @@ def places_to_run(cells: list[NotebookNode]) -> set[int]:
     return running
 
 
-def importable(folder: Path) -> dict[Path, str]:
-    """Return what can be imported from a folder, files and folders, and under which name."""
-    found = {path: path.name.partition(".")[0] for path in sorted(folder.iterdir())}
-    return {
-        path: name
-        for path, name in found.items()
-        if name.isidentifier() and (path.is_dir() or path.suffix in (".py", ".pyc", ".so", ".pyd"))
-    }
-
-
-def remove(path: Path):
-    """Remove a file, or a folder with all that is in it."""
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def put_back_modules(folder: Path, source: Path) -> set[str]:
-    """Replace what a folder has under the names of the course's modules by the course's; return these names.
-
-    nbgrader lays the course's files over those of a submission, once. This leaves none of the submission's between
-    them, and none that an answer wrote while it was judged.
-    """
-    ours = {path: name for path, name in importable(source).items() if name != "__pycache__"}
-    for path, name in importable(folder).items():
-        if name in ours.values() or name == "__pycache__":
-            remove(path)
-    for path in ours:
-        if path.is_dir():
-            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(path, folder)
-    return set(ours.values())
-
-
-def remove_shadows(folder: Path, course: set[str]) -> list[str]:
-    """Remove what would be imported in place of an installed module; return what it was called."""
-    removed = [path for path, name in importable(folder).items() if name not in course and hides(name, folder)]
-    for path in removed:
-        remove(path)
-    return [path.name for path in removed]
-
-
-def hides(name: str, folder: Path) -> bool:
-    """Tell whether Python knows a module of this name elsewhere than in a folder."""
-    if name in sys.stdlib_module_names:
-        return True
-    try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return False
-    return found is not None and found.origin is not None and not Path(found.origin).is_relative_to(folder)
-
-
 class Judge(Execute):
     """Run what is judged and what that needs; what ends the kernel loses its own points alone."""
 
+    cpu_seconds = Integer(30, help="how long a cell may compute; `timeout` is how long it may take by the clock")
+    cpu_seconds.tag(config=True)
+
+    def __init__(self, *given, **named):
+        super().__init__(*given, timeout_func=lambda cell: 1, **named)
+
     def preprocess(self, nb, resources, km=None):
         coursedir, assignment = self.parent.parent.coursedir, resources["nbgrader"]["assignment"]
-        source = Path(coursedir.format_path(coursedir.source_directory, ".", assignment))
+        self.source = Path(coursedir.format_path(coursedir.source_directory, ".", assignment))
         self.notes, self.folder = notes_of(nb), Path(resources["metadata"]["path"]).resolve()
-        self.course = put_back_modules(self.folder, source)
-        shadows = remove_shadows(self.folder, self.course)
-        self.notes += [f"{name} hides an installed module: removed" for name in shadows]
         self.cells, self.running = nb.cells, places_to_run(nb.cells)
         self.blanks = blanks_of(nb)
         self.blamed: dict[int, str] = {}  # cells that ended the kernel, and how
         while True:
-            self.place, self.fingerprint, self.replaced = None, None, []
+            self.place, self.errors = None, {}
             notes = list(self.notes)
-            try:
-                return super().preprocess(nb, resources, km)
-            except Exception as error:
-                if self.place is None:
-                    self.refuse(f"{type(error).__name__}: {error}")
-                if not isinstance(error, (DeadKernelError, CellTimeoutError)):
-                    raise
-                self.notes[:] = notes
-                self.blame(error)
+            with TemporaryDirectory() as self.modules:
+                try:
+                    return super().preprocess(nb, resources, km)
+                except Exception as error:
+                    if self.place is None:
+                        self.refuse(f"{type(error).__name__}: {error}")
+                    if not isinstance(error, (DeadKernelError, CellTimeoutError)):
+                        raise
+                    self.notes[:] = notes
+                    self.blame(error)
 
     def blame(self, error):
         """Note which cell ended the kernel: the answer, where its check did."""
@@ -272,69 +229,113 @@ class Judge(Execute):
         name = answered_by(names[self.place], self.blanks)
         guilty = names.index(name) if name in names and self.place not in self.blamed else self.place
         self.blamed[self.place if guilty in self.blamed else guilty] = how
-        self.notes.append(f"{name or 'an own cell'} {how}")
+        self.note(f"{name or 'an own cell'} {how}")
 
     def preprocess_cell(self, cell, resources, index):
         if cell.cell_type != "code":
             return cell, resources
-        if self.fingerprint is None:
-            self.quietly("import sys; sys.path.insert(0, '')")  # the course's copies before any other
-            self.fingerprint = self.ask_for_fingerprint()
+        if self.place is None:
+            self.bring_the_course()
         name = identifier(cell)
+        answer = answered_by(name, self.blanks)
         answers = {identifier(self.cells[place]): how for place, how in self.blamed.items()}
-        how = self.blamed.get(index) or (answers.get(answered_by(name, self.blanks)) if is_grade(cell) else None)
+        how = self.blamed.get(index) or (answers.get(answer) if is_grade(cell) else None)
         if how:
-            cell.outputs = [
-                fail(
-                    "CheckFailed",
-                    f"{answered_by(name, self.blanks)}: it {how}; it was not run again",
-                )
-            ]
+            cell.outputs = [fail(f"{answer}: it {how}; it was not run again")]
         elif index not in self.running:
             cell.outputs = [new_output("stream", name="stdout", text="Not run while grading: no answer needs it.\n")]
         else:
             self.place = index
-            judging = name and not is_solution(cell)
-            if judging:
-                self.quietly(IMPORT_THE_JUDGE)
+            if name and not is_solution(cell):
+                self.put_back("put back before it was judged")
+            self.began = time.monotonic(), self.computed()
             cell, resources = super().preprocess_cell(cell, resources, index)
             if any(output.get("ename") == "CellTimeoutError" for output in cell.outputs):
-                self.notes.append(f"{answered_by(name, self.blanks)} did not end within {self.timeout} s")
+                self.note(f"{answer or 'an own cell'} did not end within {self.cpu_seconds} s")
             if is_grade(cell):
-                self.compare_fingerprint(cell)
+                self.say_what_the_answer_said(cell, answer)
+                if replaced := self.put_back(f"replaced by {answer} while it was judged"):
+                    cell.outputs = [fail(f"{answer}: while it was judged, it replaced {replaced}")]
+            elif not name or is_solution(cell):
+                self.note_error(cell, name)
         return cell, resources
 
-    def quietly(self, code: str, **expressions: str) -> dict:
-        """Execute code unseen, then evaluate expressions; return the kernel's reply."""
-        message = self.kc.execute(code, silent=True, store_history=False, user_expressions=expressions)
+    # ---- The course's modules, and what judges ----
+
+    def bring_the_course(self):
+        """Let the kernel import the course's modules before all others, and a submission's files after all others."""
+        compileall.compile_dir(self.source, quiet=2)
+        skip = shutil.ignore_patterns("*.ipynb")
+        shutil.copytree(self.source, self.modules, ignore=skip, dirs_exist_ok=True)
+        shutil.copy(Path(__file__).with_name("vpg_guard.py"), self.modules)
+        course = {path.name.partition(".")[0] for path in Path(self.modules).iterdir()}
+        answer = self.quietly(
+            f"import sys; sys.path[:] = [{self.modules!r}, *filter(None, sys.path), '']; import vpg_guard",
+            f"vpg_guard.remember({course!r})",
+        )
+        if answer["status"] != "ok":
+            self.refuse(f"{answer['ename']}: {answer['evalue']}")
+        helpers = literal_eval(answer["data"]["text/plain"])
+        if Path(helpers).resolve().parent != Path(self.modules).resolve():
+            self.refuse(f"it imports {helpers} and not the course's copy in source")
+
+    def put_back(self, what: str) -> str:
+        """Put back what judges, where something else stands in its place, and note it; return names of the course's."""
+        names = "from vpg_lab.checks import check, judge; from vpg_lab.learner import go_on"
+        answer = self.quietly(f"import vpg_guard; vpg_guard.put_back(); {names}", "vpg_guard.replaced")
+        if answer["status"] != "ok":
+            self.note(f"nobody could see whether something that judges was replaced ({answer['ename']})")
+            return ""
+        names = literal_eval(answer["data"]["text/plain"])
+        if names:
+            self.note(f"{what}: {', '.join(names[:3])}{' and more' * (len(names) > 3)}")
+        return ", ".join(name for name in names if not name.startswith(LIBRARIES))
+
+    def quietly(self, code: str, expression: str) -> dict:
+        """Execute code unseen, then evaluate an expression; return what the kernel says of it."""
+        message = self.kc.execute(code, silent=True, store_history=False, user_expressions={"it": expression})
         reply = self.wait_for_reply(message)
         if reply is None:
             raise CellTimeoutError("the kernel does not answer")
-        return reply["content"]
+        return reply["content"].get("user_expressions", {}).get("it", reply["content"])
 
-    def compare_fingerprint(self, cell):
-        """Take the verdict back where what judges is not what it was before the first cell."""
-        now = self.ask_for_fingerprint()
-        replaced = [name for name, value in self.fingerprint.items() if now.get(name) != value]
-        if replaced:
-            said = f"{', '.join(replaced[:3])} was replaced: no check counts from here on"
-            cell.outputs = [fail("CheckFailed", said)]
-            if not self.replaced:
-                self.notes.append(f"replaced what judges: {', '.join(replaced[:3])}")
-            self.replaced = replaced
+    # ---- How long an answer may take ----
 
-    def ask_for_fingerprint(self) -> dict:
-        """Return what FINGERPRINT gives; refuse to grade where other modules are imported."""
-        code = FINGERPRINT.replace("JUDGING", repr(JUDGING)).replace("COURSE", repr(sorted(self.course)))
-        answer = self.quietly("", fingerprint=code)["user_expressions"]["fingerprint"]
-        if answer["status"] != "ok":
-            if self.fingerprint is not None:
-                return {}
-            self.refuse(f"{answer['ename']}: {answer['evalue']}")
-        fingerprint = json.loads(literal_eval(answer["data"]["text/plain"]))
-        if self.fingerprint is None and Path(fingerprint["file"]).resolve().parent != self.folder:
-            self.refuse(f"it imports {fingerprint['file']} and not the course's copy in source")
-        return fingerprint
+    def computed(self) -> float:
+        """Return how many seconds the kernel has computed, with the processes that it started and that have ended."""
+        try:
+            return sum(psutil.Process(self.km.provisioner.pid).cpu_times()[:4])
+        except psutil.Error:
+            return 0.0
+
+    async def _async_handle_timeout(self, timeout, cell=None):
+        """Interrupt a cell that has computed too long, or takes too long by the clock; nbclient asks every second."""
+        if cell is not None:
+            await asyncio.sleep(0.1)
+            clock, computed = self.began
+            if self.computed() - computed < self.cpu_seconds and time.monotonic() - clock < self.timeout:
+                return None
+        return await super()._async_handle_timeout(timeout, cell)
+
+    # ---- What is said ----
+
+    def note_error(self, cell, name):
+        """Remember what error a cell of the student's ended with; note a module that is missing here."""
+        for output in cell.outputs:
+            if output.output_type == "error":
+                self.errors[name] = f"{output.ename}: {re.sub(r'[(][^ ]*[.]py, ', '(', output.evalue)}"
+                if output.ename == "ModuleNotFoundError":
+                    self.note(f"{name or 'an own cell'}: {output.evalue} here")
+
+    def say_what_the_answer_said(self, cell, answer):
+        """Where a check had nothing to judge because the answer's own cell failed, let it say how that failed."""
+        said = "".join(f"{each.ename}: {each.evalue}" for each in cell.outputs if each.output_type == "error")
+        if answer in self.errors and ("NameError" in said or "its last cell failed" in said):
+            cell.outputs = [fail(f"{answer}: its cell fails: {self.errors[answer]}")]
+
+    def note(self, what: str):
+        """Note what a person must look at, once."""
+        self.notes += [what] * (what not in self.notes)
 
     def refuse(self, why: str):
         """End grading, and leave nothing graded wrongly: the fault is the machine's."""
@@ -347,6 +348,6 @@ class Judge(Execute):
         )
 
 
-def fail(name: str, said: str) -> NotebookNode:
-    """Return the output of a cell that failed with one line."""
-    return new_output("error", ename=name, evalue=said, traceback=[f"{name}: {said}"])
+def fail(said: str) -> NotebookNode:
+    """Return the output of a check that failed with one line."""
+    return new_output("error", ename="CheckFailed", evalue=said, traceback=[f"CheckFailed: {said}"])

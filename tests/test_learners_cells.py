@@ -149,7 +149,7 @@ def test_a_function_that_switches_gradients_off_does_not_do_so_for_others(cells)
     assert passes(cells(POLICY, "check(get_policy)"))
 
 
-@pytest.mark.parametrize("option", ["-O", "-OO"])
+@pytest.mark.parametrize("option", ["-O", pytest.param("-OO", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("module", ["vpg_lab.checks", "vpg_lab.learner"])
 def test_without_assertions_nothing_can_be_checked(option, module):
     said = subprocess.run(

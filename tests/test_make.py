@@ -91,11 +91,13 @@ def test_a_lesson_without_outputs_is_stale(tmp_path):
     assert is_stale(path)
 
 
+@pytest.mark.slow
 def test_a_name_that_leads_nowhere_is_told(project_copy):
     said, changed = make(project_copy, "notebooks/02_policy-Copy2.ipynb")
     assert "there is no notebooks/02_policy-Copy2.ipynb" in said.splitlines()[-1] and not changed
 
 
+@pytest.mark.slow
 def test_without_assertions_it_does_not_begin(project_copy):
     said, changed = make(project_copy, options=["-OO"])
     assert "ImportError: Python runs without assertions" in said and not changed

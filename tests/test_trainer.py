@@ -286,7 +286,7 @@ def test_one_press_trains_until_the_pole_stays_up(open_page):
     assert right[0] > right[2] and left[2] > left[0] and min(right[3], left[3]) > 200, "two halves"
     assert page.inner_text("[data-train]") == "Train seed 10"
     page.click("[data-train]")
-    wait_for(page, "[data-curve] svg", "Epoch 3 of")
+    page.wait_for_selector("polyline.before", state="attached")
     assert page.locator("polyline.before").count() == 1, "the curve of the seed before stays to compare with"
 
 

@@ -348,13 +348,8 @@ def move_first_slider(page):
     assert re.search(r"left [01]\.\d+; right [01]\.\d+", picture.get_attribute("aria-label"))
 
 
-# Lesson 01 runs above; of the others nbval runs every cell, and the last three train for most of a minute.
-ON_DEMAND = set(NAMES) - {"02_policy.ipynb"}
-
-
-@pytest.mark.parametrize(
-    "lesson", [pytest.param(lesson, marks=pytest.mark.slow if lesson in ON_DEMAND else ()) for lesson in NAMES]
-)
+@pytest.mark.slow  # lesson 1 runs above, and of all of them nbval runs every cell
+@pytest.mark.parametrize("lesson", NAMES)
 def test_lesson_runs_from_top_to_bottom(browser, jupyter, lesson):
     """The saved file tells what every cell did; where there is a slider, it redraws."""
     address, folder = jupyter

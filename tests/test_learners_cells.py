@@ -143,6 +143,11 @@ def test_gradients_that_are_switched_off_are_named(cells, begin, end):
         cells(end)
 
 
+def test_a_name_that_holds_no_function_hears_so_under_its_own_name(cells):
+    """Names that are not defined hold nothing, and not None."""
+    assert "get_policy: that is None and no function" in cells("get_policy = None", "check(get_policy)")
+
+
 def test_a_function_that_switches_gradients_off_does_not_do_so_for_others(cells):
     off = POLICY.replace("    return", "    torch.set_grad_enabled(False)\n    return")
     assert "the gradient is lost" in cells(off, "check(get_policy)")
@@ -150,7 +155,7 @@ def test_a_function_that_switches_gradients_off_does_not_do_so_for_others(cells)
 
 
 @pytest.mark.parametrize("option", ["-O", pytest.param("-OO", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("module", ["vpg_lab.checks", "vpg_lab.learner"])
+@pytest.mark.parametrize("module", ["vpg_lab.checks", pytest.param("vpg_lab.learner", marks=pytest.mark.slow)])
 def test_without_assertions_nothing_can_be_checked(option, module):
     said = subprocess.run(
         [sys.executable, option, "-c", f"import {module}"], capture_output=True, text=True, encoding="utf-8"

@@ -91,7 +91,7 @@ def doors(name: str) -> list[dict[str, str]]:
             ("Run it yourself", "start.html"),
             ("Look up a word", "glossary.html"),
         ]
-        ways += [("Teach with it", f"{EDITION.name}/index.html")]
+        ways += [("Do the exercises, or teach with them", f"{EDITION.name}/index.html")]
     elif NOTEBOOKS / name in LESSONS:
         ways = [("Open in Colab", colab_address(name)), ("Open in Binder", binder_address(name))]
         ways += [("Download this notebook", f"{up}{ALONE}/{name}")]

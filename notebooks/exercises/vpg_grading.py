@@ -153,9 +153,9 @@ def stand(gradebook, coursedir, assignment, student: str) -> Standing:
     graded = read_graded(coursedir, assignment.name, student, lessons)
     elsewhere = {each.name for each in gradebook.assignments} - {assignment.name}
     handed_in, notes = look_at(coursedir, assignment.name, student, graded, elsewhere)
-    scores, grades, email = dict.fromkeys(lessons, 0.0), {}, ""
+    scores, grades = dict.fromkeys(lessons, 0.0), {}
+    email = next((each.email or "" for each in gradebook.students if each.id == student), "")
     for submission in [each for each in assignment.submissions if each.student.id == student]:
-        email = submission.student.email or ""
         if late := submission.total_seconds_late:
             secret = Path(coursedir.format_path(coursedir.submitted_directory, student, assignment.name), STAMPS[1])
             by_hand = secret.exists() and secret.read_text(encoding="utf-8").startswith(BY_HAND)

@@ -139,7 +139,7 @@ def _keep_section(shelf, name, section, given):
                 if before and after != before:
                     _keep_before(shelf.file.with_suffix(".previous.py"), before)
                 if after != before:
-                    _write(shelf.file, after)
+                    replace_file(shelf.file, after)
                 return
 
 
@@ -193,8 +193,8 @@ def _read(path):
     return path.read_text(encoding="utf-8-sig") if path.exists() else ""
 
 
-def _write(path, text):
-    """Replace a file in one move."""
+def replace_file(path: Path, text: str):
+    """Replace a file in one move, with the rights that it had; raises OSError where it cannot, and leaves it then."""
     path = path.resolve()  # a link stays one
     new = path.with_suffix(f".{os.getpid()}.new")
     try:
@@ -216,7 +216,7 @@ def _keep_before(path, before):
     for begin, end in places:
         if version[begin:end] not in before:
             archive += "".join(f"# | {line}\n" for line in version[begin:end].split("\n"))
-    _write(path, before + ("\n" + OLDER + archive if archive else ""))
+    replace_file(path, before + ("\n" + OLDER + archive if archive else ""))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import linecache
-import os
 import re
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import numpy as np
 from IPython import get_ipython
 
 from vpg_lab.checks.verdicts import CLAIMS, passed
-from vpg_lab.learner import AGENT, SHELVES, VPG, Shelf, with_my_functions
+from vpg_lab.learner import AGENT, SHELVES, VPG, Shelf, replace_file, with_my_functions
 from vpg_lab.pictures import Animation, animate_episode
 
 
@@ -131,9 +130,7 @@ def _set_aside(file, name, section, text):
     paths = (file.with_suffix(f".{name}-{number}.py") for number in itertools.count(1))
     aside = next(path for path in paths if not path.exists())
     aside.write_text(section[0], encoding="utf-8", newline="\n")
-    new = file.with_suffix(f".{os.getpid()}.new")
-    new.write_text(text[: section.start()] + text[section.end() :], encoding="utf-8", newline="\n")
-    os.replace(new, file.resolve())  # a link stays one
+    replace_file(file, text[: section.start()] + text[section.end() :])
     return aside
 
 

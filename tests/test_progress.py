@@ -1,5 +1,7 @@
 """Where a learner stands, how one exercise begins anew, and what is shown once all six functions are theirs."""
 
+import re
+import threading
 import types
 
 import nbformat
@@ -125,6 +127,43 @@ def test_an_exercise_that_is_none_or_was_not_run_is_refused(kernel):
         progress.begin_anew("get_polcy")
     with pytest.raises(ValueError, match="get_policy was not run here yet, so its cell is as it was"):
         progress.begin_anew("get_policy")
+
+
+def test_files_of_older_versions_and_of_windows_are_read(capsys, kernel):
+    """Sections had no line at their end once, and some editors begin a file with a byte order mark."""
+    keep("create_model", "get_policy")
+    text = learner.AGENT.file.read_text(encoding="utf-8")
+    older = re.sub(r"# ---- end of .*\n", "", text)
+    learner.AGENT.file.write_text(older, encoding="utf-8-sig")
+    progress.progress()
+    assert "Kept in my_agent.py: create_model, get_policy." in capsys.readouterr().out
+    progress.begin_anew("create_model")
+    left = learner.AGENT.file.read_text(encoding="utf-8")
+    assert "create_model" not in left and references()["get_policy"] in left
+    with open("my_agent.create_model-1.py", encoding="utf-8") as aside:
+        assert references()["create_model"] in aside.read()
+
+
+def test_a_file_that_is_no_python_is_named_and_left_as_it_is(capsys, kernel):
+    keep("create_model")
+    broken = learner.AGENT.file.read_text(encoding="utf-8").replace("def create_model(", "def create_model")
+    learner.AGENT.file.write_text(broken, encoding="utf-8")
+    progress.progress()
+    assert re.search(r"my_agent.py is no Python in line \d+ \(.+\); mend it there", capsys.readouterr().out)
+    with pytest.raises(SyntaxError):
+        progress.begin_anew("create_model")
+    assert learner.AGENT.file.read_text(encoding="utf-8") == broken
+
+
+def test_beginning_anew_waits_for_another_notebook_that_writes(kernel):
+    keep("create_model", "get_policy")
+    with learner._locked(learner.AGENT.file):
+        waiting = threading.Thread(target=learner.set_aside, args=["get_policy"])
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive() and [*learner.kept_in(learner.AGENT)] == ["create_model", "get_policy"]
+    waiting.join(5)
+    assert [*learner.kept_in(learner.AGENT)] == ["create_model"]
 
 
 # --- six of six -------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def _keep_section(shelf, name, section, given):
                 if before and after != before:
                     _keep_before(shelf.file.with_suffix(".previous.py"), before)
                 if after != before:
-                    replace_file(shelf.file, after)
+                    _replace_file(shelf.file, after)
                 return
 
 
@@ -189,11 +189,33 @@ def _sections(text):
     return found
 
 
+def kept_in(shelf: Shelf) -> dict[str, str]:
+    """Return what the learner's file holds of each function, in the order of the lessons.
+
+    Raises SyntaxError where the file is no Python.
+    """
+    text = _read(shelf.file)
+    sections = _sections(text)
+    return {name: text[slice(*sections[name])] for name in shelf.names if name in sections}
+
+
+def set_aside(name: str) -> Path:
+    """Move a function's section from the learner's file to a file of its own; return that one."""
+    file = SHELVES[name].file
+    paths = (file.with_suffix(f".{name}-{number}.py") for number in itertools.count(1))
+    with _locked(file):
+        text, aside = _read(file), next(path for path in paths if not path.exists())
+        begin, end = _sections(text)[name]
+        aside.write_text(text[begin:end], encoding="utf-8", newline="\n")
+        _replace_file(file, text[:begin] + text[end:].removeprefix("\n"))
+    return aside
+
+
 def _read(path):
     return path.read_text(encoding="utf-8-sig") if path.exists() else ""
 
 
-def replace_file(path: Path, text: str):
+def _replace_file(path: Path, text: str):
     """Replace a file in one move, with the rights that it had; raises OSError where it cannot, and leaves it then."""
     path = path.resolve()  # a link stays one
     new = path.with_suffix(f".{os.getpid()}.new")
@@ -216,7 +238,7 @@ def _keep_before(path, before):
     for begin, end in places:
         if version[begin:end] not in before:
             archive += "".join(f"# | {line}\n" for line in version[begin:end].split("\n"))
-    replace_file(path, before + ("\n" + OLDER + archive if archive else ""))
+    _replace_file(path, before + ("\n" + OLDER + archive if archive else ""))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import io
-import itertools
 import json
 import linecache
 import re
@@ -16,7 +15,7 @@ import numpy as np
 from IPython import get_ipython
 
 from vpg_lab.checks.verdicts import CLAIMS, passed
-from vpg_lab.learner import AGENT, SHELVES, VPG, Shelf, replace_file, with_my_functions
+from vpg_lab.learner import AGENT, SHELVES, VPG, kept_in, set_aside, with_my_functions
 from vpg_lab.pictures import Animation, animate_episode
 
 
@@ -44,8 +43,11 @@ def progress() -> None:
         points = f"{each.points} of {each.most_points} points"
         print(f"{each.title:24s} {functions} functions, {questions} questions, {points}")
     for shelf in (AGENT, VPG):
-        if kept := kept_in(shelf):
-            print(f"Kept in {shelf.file}: {', '.join(kept)}.")
+        try:
+            if kept := kept_in(shelf):
+                print(f"Kept in {shelf.file}: {', '.join(kept)}.")
+        except SyntaxError as error:
+            print(f"{shelf.file} is no Python in line {error.lineno} ({error.msg}); mend it there.")
     left = [(name, path) for path, each in standings.items() for name, done in each.functions.items() if not done]
     if left:
         print(f"Next: {left[0][0]}, in {left[0][1].name}.")
@@ -78,34 +80,24 @@ def _read_standing(path):
     return Standing(title[1] if title else path.stem, functions, questions, points, most_points)
 
 
-def kept_in(shelf: Shelf) -> list[str]:
-    """Return the names of the functions that the learner's file holds, in the order of the lessons."""
-    text = shelf.file.read_text(encoding="utf-8") if shelf.file.exists() else ""
-    return [name for name in shelf.names if _section(name).search(text)]
-
-
-def _section(name):
-    return re.compile(rf"^# ---- {name} ----\n(.*?)^# ---- end of {name} ----\n\n?", re.M | re.S)
-
-
 # ---- Begin anew ------------------------------------------------------------------------------------------------------
 
 
 def begin_anew(name: str) -> None:
     """Print an exercise's blank, to be put into its cell; set aside what is kept of it, in a file of its own.
 
-    Raises ValueError for a name that is no exercise here, and where neither this kernel nor the file has the function.
+    Raises ValueError for a name that is no exercise here, and where neither this kernel nor the file has the function;
+    SyntaxError where the file is no Python.
     """
     if name not in {*CLAIMS, *SHELVES}:
         raise ValueError(f"{name!r} is no exercise; give one of {', '.join({**CLAIMS, **SHELVES})}")
-    shelf = SHELVES.get(name)
-    text = shelf.file.read_text(encoding="utf-8") if shelf and shelf.file.exists() else ""
-    section, cell = _section(name).search(text), _cell_of(get_ipython().user_ns.get(name) if get_ipython() else None)
-    source = _definition_of(name, cell) or _definition_of(name, section[1] if section else "")
+    section = kept_in(SHELVES[name]).get(name, "") if name in SHELVES else ""
+    cell = _cell_of(get_ipython().user_ns.get(name) if get_ipython() else None)
+    source = _definition_of(name, cell) or _definition_of(name, section)
     if not source:
         raise ValueError(f"{name} was not run here yet, so its cell is as it was")
     if section:
-        print(f"{_set_aside(shelf.file, name, section, text)} has your version; {shelf.file} has none now.")
+        print(f"{set_aside(name)} has your version; {SHELVES[name].file} has none now.")
     print(f"Put this into the cell of {name}, and run it:\n\n{blank(source)}")
 
 
@@ -123,15 +115,6 @@ def _definition_of(name, cell):
         if isinstance(statement, (ast.FunctionDef, ast.ClassDef)) and statement.name == name:
             return ast.get_source_segment(lines, statement)
     return ""
-
-
-def _set_aside(file, name, section, text):
-    """Move a section of the learner's file to a file of its own; return that one's name."""
-    paths = (file.with_suffix(f".{name}-{number}.py") for number in itertools.count(1))
-    aside = next(path for path in paths if not path.exists())
-    aside.write_text(section[0], encoding="utf-8", newline="\n")
-    replace_file(file, text[: section.start()] + text[section.end() :])
-    return aside
 
 
 def blank(source: str) -> str:

@@ -106,7 +106,7 @@ def compare_collapse(seeds):
 
 
 def compare_noise(seeds):
-    """Print the gradient's noise of agents after 15 epochs, as shares of that of bare reward-to-go.
+    """Print the gradient's noise of agents after 15 epochs, as shares of that of the whole return.
 
     Each plays one batch to fit its network, 80 gradient steps in units of 50, and 60 of 8 episodes to be measured.
     """
@@ -122,36 +122,45 @@ def compare_noise(seeds):
         for _ in range(80):
             companion.descend(optimizer, nn.functional.mse_loss(value_model(observations)[:, 0], targets.float()))
         shares.append(noise_shares(agent, batch, value_model))
-        print("minus mean {:.2f}, minus network {:.2f} of the noise of bare reward-to-go".format(*shares[-1]))
-    mean, network = (np.array(shares) < 1).sum(axis=0)
-    print(f"less noise: the mean for {mean}, the network for {network} of {len(seeds)} agents")
-    print("expected: the mean for all, the network for most and not for all")
+        print(" ".join(f"{name} {share:.2f}" for name, share in shares[-1].items()), flush=True)
+    of = {name: np.array([each[name] for each in shares]) for name in shares[0]}
+    for name, share in of.items():
+        print(f"{name:13} mean share {share.mean():.2f}, from {share.min():.2f} to {share.max():.2f}")
+    number, network = ((of[f"to-go - {what}"] < of["to-go"]).sum() for what in ("number", "network"))
+    print(f"less noise than reward-to-go: the number for {number}, the network for {network} of {len(seeds)} agents")
+    print(f"the network less than the number: for {(of['to-go - network'] < of['to-go - number']).sum()}")
+    print("expected: the number for all, the network for most and not for all")
+    print("expected of whole - number, before it was run: less than half of the whole return's noise, for all")
 
 
 def noise_shares(agent, batch, value_model, batches=60):
-    """Return the noise of reward-to-go minus a number and minus a network, as shares of that of bare reward-to-go.
+    """Return the noise of five recipes, as shares of that of the whole return.
 
-    Both baselines come from another batch: the mean of the same few episodes would shorten the gradient, too.
+    All baselines come from another batch: the mean of the same few episodes would shorten the gradient, too.
     """
-
-    def minus_number(episodes):
-        return vpg.rewards_to_go(episodes) - vpg.rewards_to_go(batch).mean()
 
     def minus_network(episodes):
         with torch.no_grad():
             guesses = 50.0 * value_model(torch.as_tensor(episodes.observations)).squeeze(-1).numpy()
         return vpg.rewards_to_go(episodes) - guesses
 
+    recipes = {
+        "whole": vpg.whole_return,
+        "whole - number": lambda episodes: vpg.whole_return(episodes) - batch.returns.mean(),
+        "to-go": vpg.rewards_to_go,
+        "to-go - number": lambda episodes: vpg.rewards_to_go(episodes) - vpg.rewards_to_go(batch).mean(),
+        "to-go - network": minus_network,
+    }
     generators = [np.random.default_rng((7, number)) for number in range(batches)]
     played = vpg.collect_episodes(vpg.make_cartpoles(8 * batches), [agent] * batches, generators, 200)
-    frozen, noise = torch.optim.SGD(agent.parameters(), lr=0.0), []
-    for weigh in (vpg.rewards_to_go, minus_number, minus_network):
+    frozen, noise = torch.optim.SGD(agent.parameters(), lr=0.0), {}
+    for name, weigh in recipes.items():
         gradients = []
         for small in played:
             vpg.take_gradient_step(agent, frozen, small, weigh)
             gradients.append(torch.cat([parameter.grad.flatten() for parameter in agent.parameters()]))
-        noise.append(torch.stack(gradients).var(dim=0).sum().item())
-    return np.array(noise[1:]) / noise[0]
+        noise[name] = torch.stack(gradients).var(dim=0).sum().item()
+    return {name: each / noise["whole"] for name, each in noise.items()}
 
 
 def main():

@@ -68,7 +68,7 @@ HALFWAY = {
         "80 value steps": "none",
         "V in units of 1": "worse by 50 to 150",
     }.items()
-}
+} | {"V as a baseline alone": Row({"lam": 1.0, "bootstrap": False}, "worse by 20 to 150; written after the others")}
 # What was expected comes from trials on seeds 300 to 315.
 FEW = {
     name: Row({"value_steps": 5, **ABLATION[name].changes}, expected)

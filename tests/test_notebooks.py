@@ -246,7 +246,7 @@ def test_every_link_inside_the_project_leads_somewhere(path):
 
 def test_every_row_of_the_map_names_a_section_or_says_why_not():
     text = (NOTEBOOKS / "companion/README.md").read_text(encoding="utf-8")
-    tables = text[text.index("## [Part 1") :]
+    tables, answers = text[text.index("## [Part 1") :].split("## What learners ask beyond that")
     rows = re.findall(r"^\| (.+) \| (.+) \|$", tables, flags=re.M)
     rows = [row for row in rows if not row[1].startswith("lesson and section")]
     elsewhere = [row for row in rows if re.match("not here: .", row[1])]
@@ -255,6 +255,9 @@ def test_every_row_of_the_map_names_a_section_or_says_why_not():
     assert all(re.match(target, where) for row, where in rows if (row, where) not in elsewhere)
     counts = f"Of {len(rows)} rows {len(rows) - len(elsewhere)} run; {len(elsewhere)} are not here"
     assert counts in text, counts
+    for _, answer in re.findall(r"^\| (.+\?) \| (.+) \|$", answers, flags=re.M):
+        script, what = re.search(r"\(`(\w+\.py) (?:--)?(\w+)", answer).groups()
+        assert what in (ROOT / "tests/benchmarks" / script).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)

@@ -112,8 +112,16 @@ def numbers(seeds=range(4_100, 4_108), sound_seeds=range(100, 116)):
 
 
 def silent(seeds=range(5_000, 5_020)):
-    """Print how well each number's mean over a run sets a silent bug apart from healthy: 0.5 not at all, 1 always."""
-    fields = Stage("diagnose").open()["Run"]._fields
+    """Print how well each number's mean over a run sets a silent bug apart from healthy: 0.5 not at all, 1 always.
+
+    And in how many runs the largest entry of a start comes back to the last digit; expected: in all with the same
+    seeds, and in none else.
+    """
+    lesson = Stage("diagnose").open()
+    fields = lesson["Run"]._fields
+    for name, recipe in {"healthy": clinic.sound, **clinic.SILENT}.items():
+        again = sum(len({*run.start}) < len(run.start) for run in lesson["make_runs"](recipe, seeds))
+        print(f"{name:22} a start comes back in {again} of {len(seeds)} runs")
     means = run_means({"healthy": clinic.sound} | clinic.SILENT, seeds)
     healthy = means.pop("healthy")
     for name, sick in means.items():

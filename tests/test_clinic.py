@@ -96,3 +96,11 @@ def test_the_group_s_baseline_weighs_episodes_alike_and_survives_equal_returns()
     assert torch.allclose(weights, torch.tensor([-1.0] + 3 * [0.0] + 5 * [1.0]))
     equal = episodes._replace(rewards=np.ones(6, np.float32), lengths=np.array([3, 3]))
     assert not clinic.group_baseline(None, equal).any()
+
+
+def test_shares_outside_counts_epochs_beyond_the_sound_ones():
+    """The first number leaves 0 to 2 in one of four epochs, the second 5 to 6 in two; rounding is no leaving."""
+    sound = np.array([[[0.0, 1.0, 2.0, 1.0], [5.0, 5.0, 5.0, 6.0]]])
+    run = np.array([[[-0.1, 0.0, 2.0, 2.00001], [7.0, 8.0, 6.0, 4.99999]]])
+    assert clinic.shares_outside(run, sound).tolist() == [0.25, 0.5]
+    assert clinic.shares_outside(np.concatenate([run, sound]), sound).tolist() == [0.125, 0.25]

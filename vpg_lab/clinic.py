@@ -276,3 +276,17 @@ def fit_critic(recipe, patient, observations, targets):
         patient.critic_optimizer.step()
     errors = targets - UNIT * patient.critic(observations)[:, 0].detach()
     return loss.item(), 1 - (errors.var() / targets.var()).item()
+
+
+# ---- The log ---------------------------------------------------------------------------------------------------------
+
+
+def shares_outside(runs: np.ndarray, sound: np.ndarray) -> np.ndarray:
+    """Return, for every number of a log, the share of epochs in which it leaves its range in sound runs, (numbers,).
+
+    Both have shape (runs, numbers, epochs).
+    """
+    rounding = 1e-4  # what 32 bits leave of a 0 or a 1
+    low = sound.min(axis=(0, 2))[:, np.newaxis] - rounding
+    high = sound.max(axis=(0, 2))[:, np.newaxis] + rounding
+    return ((runs < low) | (runs > high)).mean(axis=(0, 2))

@@ -1,8 +1,11 @@
-"""What lesson 4 quotes and would take it too long to run, or too much room.
+"""What lesson 4 and the map quote and would take a lesson too long to run, or too much room.
 
 python tests/benchmarks/questions.py steps    # 41 gradient steps on one batch and on fresh ones, 64 seeds
 python tests/benchmarks/questions.py fall     # a reward of -1 at the fall and no other, 32 seeds
 python tests/benchmarks/questions.py divisor  # the mean over the steps of a batch, of so many episodes or steps; exact
+python tests/benchmarks/questions.py within   # the mean within one episode, taken off in lesson 4's world; exact
+python tests/benchmarks/questions.py targets  # targets for V with a lambda of their own, in lesson 4's world; exact
+python tests/benchmarks/questions.py bounds   # a Gaussian action behind a bound: its width, its density; integrals
 """
 
 import argparse
@@ -12,7 +15,7 @@ import numpy as np
 import torch
 
 import vpg_helpers as vpg
-from vpg_lab import small_world
+from vpg_lab import companion, small_world
 from vpg_lab.intervals import share_interval
 
 # What the lesson asserts was settled with seeds below 400; none of these had been run before.
@@ -139,6 +142,74 @@ def divide_by_luck():
         print_share(f"a budget of {budget} steps", [begins[:budget] @ divided[own : budget + own] for own in range(5)])
 
 
+# ---- The map, "What learners ask beyond that" ------------------------------------------------------------------------
+
+
+def take_off_within_episodes():
+    """Print what reward-to-go minus its episode's mean, and over its spread, leave of the gradient."""
+    policy = torch.tensor([[0.0, 0.5], [0.5, 0.0]], dtype=torch.float64).softmax(-1).numpy()
+    trajectories, chances = small_world.list_trajectories()
+
+    def mean_gradient(weigh):
+        gradient = np.zeros((2, 2))
+        for trajectory, chance in zip(trajectories, chances, strict=True):
+            taken = np.prod([policy[state, action] for state, action, _ in trajectory])
+            weights = weigh(np.arange(len(trajectory), 0.0, -1))
+            for (state, action, _), weight in zip(trajectory, weights, strict=True):
+                gradient[state] += chance * taken * weight * (np.eye(2)[action] - policy[state])
+        return gradient
+
+    exact = mean_gradient(lambda to_go: to_go)
+    for name, weigh in {
+        "minus the episode's mean": lambda to_go: to_go - to_go.mean(),
+        "over its spread, too": lambda to_go: (to_go - to_go.mean()) / (to_go.std() + 1e-8),
+    }.items():
+        mean = mean_gradient(weigh)
+        length, cosine = np.linalg.norm(mean), (mean * exact).sum()
+        print(f"{name}: length {length / np.linalg.norm(exact):.3f}", end=", ")
+        print(f"cosine {cosine / length / np.linalg.norm(exact):.3f}")
+
+
+def compare_targets():
+    """Print mean and variance of the first step's target, advantage + V, upright at the start, by V and lambda."""
+    policy = torch.tensor([[0.0, 0.5], [0.5, 0.0]], dtype=torch.float64).softmax(-1).numpy()
+    true = np.zeros((5, 3))
+    for time in (3, 2, 1, 0):
+        true[time, :2] = (policy * (1 + small_world.DYNAMICS @ true[time + 1])).sum(axis=1)
+    paths, chances = small_world.list_trajectories()
+    upright = [number for number, path in enumerate(paths) if path[0][0] == 0]
+    taken = [np.prod([policy[state, action] for state, action, _ in paths[number]]) for number in upright]
+    shares = chances[upright] * taken / (chances[upright] @ taken)
+    for name, value in (("true V", true), ("half of V", true / 2)):
+        for lam in (1, 0.97, 0.5, 0):
+            targets = []
+            for number in upright:
+                values = np.array([value[time, state] for time, (state, _, _) in enumerate(paths[number])])
+                targets.append(companion.gae(np.ones(len(values)), np.append(values, 0), 1.0, lam)[0] + values[0])
+            mean = shares @ targets
+            print(f"{name}, lambda {lam}: mean {mean:.2f}, variance {shares @ (targets - mean) ** 2:.2f}")
+
+
+def put_behind_a_bound():
+    """Print the slope of the mean action by log sigma, clipped to ±1; areas and entropies of tanh u."""
+    grid = torch.linspace(-40, 40, 800_001, dtype=torch.float64)
+
+    def density(mean, std):
+        return torch.distributions.Normal(torch.tensor(mean, dtype=torch.float64), std).log_prob(grid).exp()
+
+    for mean in (-1.5, -0.5, 0.0, 0.5):
+        score = {std: ((grid - mean) / std) ** 2 - 1 for std in (1.0, 3.0, 9.0)}
+        slopes = [torch.trapezoid(density(mean, std) * grid.clamp(-1, 1) * score[std], grid).item() for std in score]
+        print(f"mean {mean:4}: slope by log sigma at 1, 3 and 9", *(f"{round(slope, 3) + 0:+.3f}" for slope in slopes))
+    drawn, slope = density(0.5, 1.0), 1 - grid.tanh() ** 2
+    areas = torch.trapezoid(drawn * slope, grid), torch.trapezoid(drawn, grid)  # d tanh u = slope * du
+    print("area over tanh u of u's density {:.3f}, of that over the Jacobian {:.3f}".format(*areas))
+    entropy = -torch.trapezoid(torch.xlogy(drawn, drawn), grid)
+    # log(1 - tanh² u), which underflows far out
+    logarithm = 2 * (np.log(2) - grid - torch.nn.functional.softplus(-2 * grid))
+    print(f"entropy of u {entropy:.3f}, of tanh u {entropy + torch.trapezoid(drawn * logarithm, grid):.3f}")
+
+
 def main():
     """Read what to measure, and measure it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,6 +217,9 @@ def main():
         "steps": take_many_steps,
         "fall": reward_the_fall,
         "divisor": divide_by_luck,
+        "within": take_off_within_episodes,
+        "targets": compare_targets,
+        "bounds": put_behind_a_bound,
     }
     parser.add_argument("what", choices=measurements)
     measurements[parser.parse_args().what]()

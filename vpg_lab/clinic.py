@@ -50,13 +50,13 @@ class Recipe(NamedTuple):
     play: Callable = lambda model: model  # the model that plays
     record: Callable = record  # (model, what was played) -> what is learned from, and its log-probabilities in play
     choose: Callable = lambda batches: batches[-1]  # which batch to learn from
-    weigh: Callable = vpg.rewards_to_go
-    finish: Callable = center
-    policy_loss: Callable = policy_loss
-    value_loss: Callable = value_loss
-    clear: Callable = torch.optim.Adam.zero_grad
+    weigh: Callable = vpg.rewards_to_go  # episodes -> what the critic is to foresee
+    finish: Callable = center  # (advantages, episodes) -> weights
+    policy_loss: Callable = policy_loss  # (policy, actions, weights, log-probabilities in play) -> loss
+    value_loss: Callable = value_loss  # (values, targets) -> loss
+    clear: Callable = torch.optim.Adam.zero_grad  # what is done with the optimizer before a gradient is computed
     owner: Callable = lambda model: model  # whose parameters the optimizer holds
-    seed_of: Callable = lambda seed, epoch: (seed, epoch)
+    seed_of: Callable = lambda seed, epoch: (seed, epoch)  # of an epoch's starts and dice
     gradient_steps: int = 1
     learning_rate: float = 2e-2
 

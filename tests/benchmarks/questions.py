@@ -5,6 +5,7 @@ python tests/benchmarks/questions.py fall     # a reward of -1 at the fall and n
 python tests/benchmarks/questions.py divisor  # the mean over the steps of a batch, of so many episodes or steps; exact
 python tests/benchmarks/questions.py within   # the mean within one episode, taken off in lesson 4's world; exact
 python tests/benchmarks/questions.py targets  # targets for V with a lambda of their own, in lesson 4's world; exact
+python tests/benchmarks/questions.py detached # a critic that the policy's loss reaches, by the unit of V
 python tests/benchmarks/questions.py bounds   # a Gaussian action behind a bound: its width, its density; integrals
 """
 
@@ -190,6 +191,26 @@ def compare_targets():
             print(f"{name}, lambda {lam}: mean {mean:.2f}, variance {shares @ (targets - mean) ** 2:.2f}")
 
 
+def leave_attached(seed=0):
+    """Print where V settles on one batch when nobody detaches it from the policy's loss."""
+    torch.manual_seed(seed)
+    agent, poles = vpg.create_model(4, 2), vpg.make_cartpoles(32)
+    (episodes,) = vpg.collect_episodes(poles, [agent], [np.random.default_rng(seed)], max_timesteps=500)
+    observations, targets = torch.as_tensor(episodes.observations), torch.as_tensor(vpg.rewards_to_go(episodes)).float()
+    with torch.no_grad():
+        noted = vpg.get_policy(agent, observations).log_prob(torch.as_tensor(episodes.actions))
+    for unit in (1, 50):
+        critic = vpg.create_model(4, 1)
+        optimizer = torch.optim.Adam(critic.parameters(), 4e-2)
+        for _ in range(1_000):
+            values = critic(observations)[:, 0]
+            loss = -(noted * (targets - unit * values)).mean() + ((values - targets / unit) ** 2).mean()
+            companion.descend(optimizer, loss)
+        print(f"V in units of {unit:2}: {unit * values.mean():4.0f}, mean target {targets.mean():.0f}", end="; ")
+        # The slope of both losses by V is 0 where |log p| = 2 (V - target) / unit².
+        print(f"by hand {targets.mean() - unit**2 * noted.mean() / 2:.0f}")
+
+
 def put_behind_a_bound():
     """Print the slope of the mean action by log sigma, clipped to ±1; areas and entropies of tanh u."""
     grid = torch.linspace(-40, 40, 800_001, dtype=torch.float64)
@@ -219,6 +240,7 @@ def main():
         "divisor": divide_by_luck,
         "within": take_off_within_episodes,
         "targets": compare_targets,
+        "detached": leave_attached,
         "bounds": put_behind_a_bound,
     }
     parser.add_argument("what", choices=measurements)

@@ -6,6 +6,8 @@ python tests/benchmarks/questions.py divisor  # the mean over the steps of a bat
 python tests/benchmarks/questions.py within   # the mean within one episode, taken off in lesson 4's world; exact
 python tests/benchmarks/questions.py targets  # targets for V with a lambda of their own, in lesson 4's world; exact
 python tests/benchmarks/questions.py detached # a critic that the policy's loss reaches, by the unit of V
+python tests/benchmarks/questions.py discount # a choice that comes again: with and without gamma ** t; exact
+python tests/benchmarks/questions.py narrow   # the noise of a Gaussian policy, by its width; integrals
 python tests/benchmarks/questions.py bounds   # a Gaussian action behind a bound: its width, its density; integrals
 """
 
@@ -211,6 +213,50 @@ def leave_attached(seed=0):
         print(f"by hand {targets.mean() - unit**2 * noted.mean() / 2:.0f}")
 
 
+def count_choices(gamma=0.9):
+    """Print the slope of a world's value, and what a cut path estimates on average, by its last value.
+
+    In A, to stay pays 1; to go, with probability 1/2, pays nothing and leads to B, which pays 1.2 for ever.
+    """
+    value_b = 1.2 / (1 - gamma)
+
+    def value_a(logit):  # V(A) = (1 - go) * (1 + gamma * V(A)) + go * gamma * V(B), solved for V(A)
+        go = 1 / (1 + np.exp(-logit))
+        return (1 - go + go * gamma * value_b) / (1 - (1 - go) * gamma)
+
+    def estimate(steps, part, count):
+        mean = 0.0
+        for stays in range(steps + 1):
+            goes = stays < steps  # or the clock cuts first, in A
+            rewards = [1.0] * stays + [0.0] * goes + [1.2] * (steps - stays - 1)
+            log_gradients = np.array([-0.5] * stays + [0.5] * goes)
+            last_value = part * (value_b if goes else value_a(0.0))
+            to_come = companion.discount_cumsum(np.array([*rewards, last_value]), gamma)[: len(log_gradients)]
+            mean += 0.5 ** len(to_come) * (log_gradients @ (count ** np.arange(len(to_come)) * to_come))
+        return mean
+
+    print(f"true slope {(value_a(1e-5) - value_a(-1e-5)) / 2e-5:+.4f}")
+    for name, count in (("gamma ** t", gamma), ("1", 1.0)):
+        for steps in (3, 4, 5, 20):
+            slopes = [f"{estimate(steps, part, count):+.4f}" for part in (0, 1, 0.5)]
+            print(f"a choice counts {name}, cut at {steps:2}: last value 0, V, half of V:", *slopes)
+
+
+def narrow_the_policy():
+    """Print the variance of one estimate where an episode is one action with the return -(a - 2)², at a mean of 0."""
+    grid = torch.linspace(-12, 12, 240_001, dtype=torch.float64)
+    for std in (1.0, 0.3, 0.1, 0.03):
+        density = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), std).log_prob(grid).exp()
+        variances = []
+        for baseline in (0.0, -(4 + std**2)):
+            estimate = (-((grid - 2) ** 2) - baseline) * grid / std**2
+            mean = torch.trapezoid(density * estimate, grid)
+            variances.append(torch.trapezoid(density * (estimate - mean) ** 2, grid).item())
+        # Luck of the return with a variance of 1 adds the mean square of the score, 1 / std².
+        print(f"std {std:4}: mean {mean:.3f}, variance {variances[0]:.0f}, with the mean return as a baseline", end=" ")
+        print(f"{variances[1]:.0f}, and with luck {variances[1] + 1 / std**2:.0f}")
+
+
 def put_behind_a_bound():
     """Print the slope of the mean action by log sigma, clipped to ±1; areas and entropies of tanh u."""
     grid = torch.linspace(-40, 40, 800_001, dtype=torch.float64)
@@ -241,6 +287,8 @@ def main():
         "within": take_off_within_episodes,
         "targets": compare_targets,
         "detached": leave_attached,
+        "discount": count_choices,
+        "narrow": narrow_the_policy,
         "bounds": put_behind_a_bound,
     }
     parser.add_argument("what", choices=measurements)

@@ -138,8 +138,8 @@ def finish_paths(episodes: vpg.Episodes, value_model: nn.Module, settings: Setti
             for seen in (episodes.observations, episodes.last_observations)
         ]
     ended = episodes.terminated | (not settings.bootstrap)
-    columns = episodes.split(episodes.rewards), episodes.split(values), last_values, ended
-    paths = zip(*columns, strict=True)
+    rewards, values = episodes.split(episodes.rewards), episodes.split(values)
+    paths = zip(rewards, values, last_values, ended, strict=True)  # as finish_path takes them
     finished = [finish_path(*path, settings.gamma, settings.lam) for path in paths]
     advantages, targets = (np.concatenate(each) for each in zip(*finished, strict=True))
     if settings.normalize:

@@ -168,7 +168,7 @@ def bonus(seeds=range(7_000, 7_012)):
     """Compare sizes of an entropy bonus, beside weights as they are and beside normalized ones.
 
     Expected: 0.1 and 1 change nothing that 12 seeds show, 10 costs. Normalized weights have a spread of 1 and not of
-    18: there 0.01 changes nothing that 12 seeds show, and 0.1 and 1 cost.
+    many steps: there 0.01 changes nothing that 12 seeds show, and 0.1 and 1 cost.
     """
 
     def with_bonus(size, normalize=False):

@@ -150,7 +150,7 @@ def test_a_file_that_is_no_python_is_named_and_left_as_it_is(capsys, kernel):
     learner.AGENT.file.write_text(broken, encoding="utf-8")
     progress.progress()
     assert re.search(r"my_agent.py is no Python in line \d+ \(.+\); mend it there", capsys.readouterr().out)
-    with pytest.raises(SyntaxError):
+    with pytest.raises(ValueError, match=r"my_agent.py is no Python in line \d+ \(.+\); mend it there"):
         progress.begin_anew("create_model")
     assert learner.AGENT.file.read_text(encoding="utf-8") == broken
 

@@ -192,10 +192,13 @@ def _sections(text):
 def kept_in(shelf: Shelf) -> dict[str, str]:
     """Return what the learner's file holds of each function, in the order of the lessons.
 
-    Raises SyntaxError where the file is no Python.
+    Raises ValueError where the file is no Python.
     """
     text = _read(shelf.file)
-    sections = _sections(text)
+    try:
+        sections = _sections(text)
+    except SyntaxError as error:
+        raise ValueError(f"{shelf.file} is no Python in line {error.lineno} ({error.msg}); mend it there") from None
     return {name: text[slice(*sections[name])] for name in shelf.names if name in sections}
 
 

@@ -46,8 +46,8 @@ def progress() -> None:
         try:
             if kept := kept_in(shelf):
                 print(f"Kept in {shelf.file}: {', '.join(kept)}.")
-        except SyntaxError as error:
-            print(f"{shelf.file} is no Python in line {error.lineno} ({error.msg}); mend it there.")
+        except ValueError as error:
+            print(f"{error}.")
     left = [(name, path) for path, each in standings.items() for name, done in each.functions.items() if not done]
     if left:
         print(f"Next: {left[0][0]}, in {left[0][1].name}.")
@@ -86,8 +86,8 @@ def _read_standing(path):
 def begin_anew(name: str) -> None:
     """Print an exercise's blank, to be put into its cell; set aside what is kept of it, in a file of its own.
 
-    Raises ValueError for a name that is no exercise here, and where neither this kernel nor the file has the function;
-    SyntaxError where the file is no Python.
+    Raises ValueError for a name that is no exercise here, where neither this kernel nor the file has the function, and
+    where the file is no Python.
     """
     if name not in {*CLAIMS, *SHELVES}:
         raise ValueError(f"{name!r} is no exercise; give one of {', '.join({**CLAIMS, **SHELVES})}")
